@@ -1,0 +1,59 @@
+"""The one table from a model's name to its class, and the one way to build a model."""
+
+import contextlib
+import importlib
+
+from tfvid.errors import UserError
+
+# Name -> "module:class"; modules are imported when they are asked for.
+MODELS = {
+    "savp": "tfvid.models.savp.model:SAVP",
+    "sna": "tfvid.models.baselines.sna:SNA",
+    "sv2p": "tfvid.models.baselines.sv2p:SV2P",
+    "dna": "tfvid.models.baselines.dna:DNA",
+    "repeat": "tfvid.models.baselines.repeat:Repeat",
+}
+
+
+def model_class(name):
+    """The class called `name` in MODELS; UserError for another name."""
+    if name not in MODELS:
+        raise UserError(f"--model: expected one of {', '.join(MODELS)}. Received: {name!r}")
+    module, cls = MODELS[name].split(":")
+    return getattr(importlib.import_module(module), cls)
+
+
+def build(name, hparams, spec, seed=0):
+    """Builds a model with all its variables and optimiser slots.
+
+    Call it under the strategy's scope that the model is to be trained with.
+
+    Args:
+      name: a key of MODELS.
+      hparams: an instance of the model's HPARAMS, data set defaults merged in.
+      spec: {key: tf.TensorSpec} of one element of the data, see `VideoModel`.
+      seed: seed of the initial weights and of every draw.
+    """
+    import keras
+
+    cls = model_class(name)
+    with float_policy(hparams.precision):
+        keras.utils.set_random_seed(seed % 2**32)
+        model = cls(hparams, spec, seed=seed)
+    model.check_spec()
+    return model
+
+
+@contextlib.contextmanager
+def float_policy(precision):
+    """Builds layers within it under this Keras dtype policy (float64: floatx too)."""
+    import keras
+
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_dtype_policy(precision)
+    keras.config.set_floatx("float64" if precision == "float64" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)

@@ -1,0 +1,242 @@
+"""The contract that every model of tfvid keeps.
+
+A `VideoModel` is built completely in its constructor (every variable, every optimiser
+slot), from hyper-parameters and a description of the data, under the caller's strategy
+scope. `tfvid.models.build` is the one way to make one.
+"""
+
+import typing
+
+import keras
+import tensorflow as tf
+
+from tfvid.errors import UserError
+from tfvid.hparams import HParams
+from tfvid.models import optimizers as optimizers_lib
+from tfvid.models.draws import StatelessDraws
+
+
+class VideoModel(keras.Model):
+    """Base of all models.
+
+    A subclass sets `HPARAMS` (its dataclass), builds its networks in `__init__`, calls
+    `finish_build(optimizers)` at the end of it, and implements `train_step`, `test_step`
+    and `generate`. `train_step` reads as a list: draw noise, forward, losses, gradients,
+    apply, metrics:
+
+        def train_step(self, batch):
+            draws = self.train_draws()
+            with tf.GradientTape() as tape:
+                outputs = self.forward(self.prepare(batch), draws)
+                losses = self.losses(outputs)
+                total = weighted_sum(losses, weights)
+            grads = tape.gradient(self.scale_loss(total), self.variables_of("generator"))
+            logs = self.apply_gradients("generator", grads, lr)
+            self.finish_step()
+            return {**losses, **logs}
+
+    Attributes:
+      hparams: the merged hyper-parameters.
+      spec: {key: tf.TensorSpec} of one batch element without the batch axis, as the
+        pipeline gives it (time axis first where there is one).
+      seed: the run's seed.
+      step: int64 variable, the number of finished training steps.
+      optimizers_by_name: {name: Adam}.
+    """
+
+    HPARAMS: typing.ClassVar[type] = HParams
+    # Keys of the batch that the model cannot do without / makes use of when present.
+    REQUIRED_KEYS: typing.ClassVar[tuple] = ("images",)
+    OPTIONAL_KEYS: typing.ClassVar[tuple] = ()
+
+    def __init__(self, hparams, spec, seed=0, name=None):
+        super().__init__(name=name)
+        if not isinstance(hparams, self.HPARAMS):
+            raise TypeError(f"expected {self.HPARAMS.__name__}. Received: hparams={type(hparams).__name__}")
+        self.hparams = hparams
+        self.spec = dict(spec)
+        self.seed = int(seed)
+        with tf.init_scope():
+            self.step = tf.Variable(
+                0, dtype=tf.int64, trainable=False, name="step",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+        self.optimizers_by_name = {}
+        self._step_functions = {}
+        self._test_sums = {}
+
+    def finish_build(self, optimizers):
+        """Registers {name: Adam}; the last line of a subclass' constructor."""
+        self.optimizers_by_name = dict(optimizers)
+        self.built = True
+        self.compile(optimizer=None, run_eagerly=False, jit_compile=False)
+
+    # What a subclass implements.
+
+    def train_step(self, batch):
+        """One update; returns {name: scalar} of means over the local batch."""
+        raise NotImplementedError
+
+    def test_step(self, batch):
+        """Validation losses and metrics; returns {name: scalar} of means over the batch."""
+        raise NotImplementedError
+
+    def generate(self, batch, seed, num_samples=1, horizon=None):
+        """Samples futures.
+
+        Args:
+          batch: the batch dictionary; only what is known at test time is used (context
+            frames, actions, ...), whatever else it holds.
+          seed: integer or int64 scalar tensor; the same seed gives the same samples.
+          num_samples: samples for each batch element.
+          horizon: frames to predict after the context; None: as many as the batch or
+            the hyper-parameters' sequence_length ask for.
+
+        Returns:
+          {"images": [num_samples, B, horizon, H, W, C] in [0, 1], ...}; further keys
+          (poses, boxes, states, ...) lead with [num_samples, B, horizon].
+        """
+        raise NotImplementedError
+
+    def signatures(self):
+        """{name: tf.function with an input signature} for `tfvid.serving.export`."""
+        raise NotImplementedError
+
+    def phase(self, step):
+        """A hashable value that is constant while one traced training step serves.
+
+        A model whose graph changes with the step (a curriculum, a pre-training phase)
+        returns another value for each form; `train_step` may read `self.current_phase`.
+        """
+        return None
+
+    def learning_rates(self):
+        """{name: scalar} logged beside the losses."""
+        return {}
+
+    # What a subclass uses.
+
+    def train_draws(self, stream="train"):
+        """Noise of this step and this replica; call it in `train_step`."""
+        context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group if context else 0
+        return StatelessDraws(self.seed, self.step, replica, stream)
+
+    def images_to_float(self, images):
+        """uint8 [0, 255] or float [0, 1] -> float32 (float64 in that precision) in [0, 1]."""
+        # At least float32: pixels in bfloat16 would lose two of their eight bits.
+        wide = tf.float64 if self.hparams.precision == "float64" else tf.float32
+        return tf.cast(images, wide) / 255 if images.dtype == tf.uint8 else tf.cast(images, wide)
+
+    def scale_loss(self, loss):
+        """The local loss divided by the number of replicas: gradients are summed over them."""
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def apply_gradients(self, name, gradients, lr, variables=None):
+        """Reduces, checks, clips and applies; the only way a gradient reaches a variable.
+
+        Args:
+          name: of the optimiser.
+          gradients: of the loss scaled by `scale_loss`, one for each variable.
+          lr: learning rate.
+          variables: those the gradients are of; default: all of this optimiser.
+
+        Returns:
+          {"<name>_grad_norm": before clipping, "<name>_skipped": 1.0 where the norm was
+          not finite and nothing was changed}.
+        """
+        optimizer = self.optimizers_by_name[name]
+        variables = optimizer.targets if variables is None else variables
+        present = [g for g in gradients if g is not None]
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1 and present:
+            present = context.all_reduce(tf.distribute.ReduceOp.SUM, present)
+        norm = optimizers_lib.global_norm(present)
+        ok = tf.math.is_finite(norm)
+        if self.hparams.clip_norm:
+            limit = tf.cast(self.hparams.clip_norm, norm.dtype)
+            factor = limit / tf.maximum(norm, limit)
+            present = [g * tf.cast(factor, g.dtype) for g in present]
+        it = iter(present)
+        gradients = [None if g is None else next(it) for g in gradients]
+        optimizer.apply(gradients, variables, lr, ok)
+        return {f"{name}_grad_norm": norm, f"{name}_skipped": 1.0 - tf.cast(ok, norm.dtype)}
+
+    def finish_step(self):
+        """Advances `step`; the last thing a `train_step` does."""
+        self.step.assign_add(1)
+
+    def check_spec(self):
+        """Raises UserError unless the data has what the model needs; called by `build`."""
+        missing = [k for k in self.REQUIRED_KEYS if k not in self.spec]
+        if missing:
+            raise UserError(
+                f"{type(self).__name__} needs {', '.join(self.REQUIRED_KEYS)} in the data,"
+                f" received {', '.join(sorted(self.spec))}"
+            )
+
+    # How Keras' `fit` and `evaluate` run the steps (several devices, several graphs).
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: the constructor has built everything."""
+
+    def make_train_function(self, force=False):
+        """One traced function for each `phase`, for any strategy."""
+        if force:
+            self._step_functions = {}
+
+        def train_function(iterator):
+            self.current_phase = self.phase(int(self.step.numpy()))
+            return self._step_function("train", self.train_step, self.current_phase)(iterator)
+
+        self.train_function = train_function
+        return train_function
+
+    def make_test_function(self, force=False):
+        """Running means over the batches since `reset_metrics`."""
+
+        def test_function(iterator):
+            logs = self._step_function("test", self.test_step, None)(iterator)
+            for key, value in logs.items():
+                total, count = self._test_sums.get(key, (0.0, 0))
+                self._test_sums[key] = (total + float(value), count + 1)
+            return {k: total / count for k, (total, count) in self._test_sums.items()}
+
+        self.test_function = test_function
+        return test_function
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        self._test_sums = {}
+
+    @property
+    def metrics(self):
+        """None: steps return their values, so that no metric object shadows them."""
+        return []
+
+    def _step_function(self, kind, step, phase):
+        key = (kind, phase)
+        if key not in self._step_functions:
+
+            def run(iterator):
+                strategy = self.distribute_strategy
+                logs = strategy.run(step, args=(next(iterator),))
+                return {
+                    k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None) for k, v in logs.items()
+                }
+
+            self._step_functions[key] = run if self.run_eagerly else tf.function(run, reduce_retracing=True)
+        return self._step_functions[key]
+
+
+def weighted_sum(losses, weights):
+    """Sum of weight * loss by name; a loss without a weight is an error.
+
+    Args:
+      losses: {name: scalar tensor}.
+      weights: {name: number or scalar tensor}, at least the names in `losses`.
+    """
+    missing = sorted(set(losses) - set(weights))
+    if missing:
+        raise KeyError(f"losses without a weight: {', '.join(missing)}")
+    return tf.add_n([tf.cast(weights[name], loss.dtype) * loss for name, loss in losses.items()])

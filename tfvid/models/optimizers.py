@@ -8,7 +8,7 @@ only, they cannot skip an update, and their epsilon is placed in one way.
 import tensorflow as tf
 
 
-class Adam(tf.Module):
+class Adam:
     """Adam with the epsilon of either family and an update that can be skipped.
 
     form="keras" (TensorFlow 1, Keras): lr * sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps)
@@ -30,10 +30,9 @@ class Adam(tf.Module):
     def __init__(
         self, variables, *, beta1=0.9, beta2=0.999, epsilon=1e-8, form="keras", weight_decay=0.0, decoupled=False, name
     ):
-        super().__init__(name=name)
         if form not in ("keras", "torch"):
             raise ValueError(f"expected form keras or torch. Received: form={form!r}")
-        self.targets = list(variables)
+        self.name, self.targets = name, list(variables)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.form, self.weight_decay, self.decoupled = form, weight_decay, decoupled
         self._index = {id(v): i for i, v in enumerate(self.targets)}
@@ -51,6 +50,11 @@ class Adam(tf.Module):
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             name=f"{name}/counts",
         )
+
+    def state(self):
+        """{"counts": variable, "m": {path: variable}, "v": {path: variable}}, for checkpoints."""
+        paths = [t.path for t in self.targets]
+        return {"counts": self.counts, "m": dict(zip(paths, self.m)), "v": dict(zip(paths, self.v))}
 
     def apply(self, gradients, variables, lr, ok=True):
         """Updates `variables`; call it in a replica context with gradients already reduced.

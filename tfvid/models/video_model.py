@@ -30,7 +30,7 @@ class VideoModel(keras.Model):
                 outputs = self.forward(self.prepare(batch), draws)
                 losses = self.losses(outputs)
                 total = weighted_sum(losses, weights)
-            grads = tape.gradient(self.scale_loss(total), self.variables_of("generator"))
+            grads = tape.gradient(total, self.optimizers_by_name["generator"].targets)
             logs = self.apply_gradients("generator", grads, lr)
             self.finish_step()
             return {**losses, **logs}
@@ -128,16 +128,12 @@ class VideoModel(keras.Model):
         wide = tf.float64 if self.hparams.precision == "float64" else tf.float32
         return tf.cast(images, wide) / 255 if images.dtype == tf.uint8 else tf.cast(images, wide)
 
-    def scale_loss(self, loss):
-        """The local loss divided by the number of replicas: gradients are summed over them."""
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
-
     def apply_gradients(self, name, gradients, lr, variables=None):
-        """Reduces, checks, clips and applies; the only way a gradient reaches a variable.
+        """Averages over replicas, checks, clips, applies; the only way a gradient reaches a variable.
 
         Args:
           name: of the optimiser.
-          gradients: of the loss scaled by `scale_loss`, one for each variable.
+          gradients: of the mean loss over the local batch, one (or None) for each variable.
           lr: learning rate.
           variables: those the gradients are of; default: all of this optimiser.
 
@@ -149,8 +145,10 @@ class VideoModel(keras.Model):
         variables = optimizer.targets if variables is None else variables
         present = [g for g in gradients if g is not None]
         context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync > 1 and present:
-            present = context.all_reduce(tf.distribute.ReduceOp.SUM, present)
+        if not present:
+            raise ValueError(f"no gradient reaches any variable of {name!r}")
+        if context.num_replicas_in_sync > 1:
+            present = context.all_reduce(tf.distribute.ReduceOp.MEAN, present)
         norm = optimizers_lib.global_norm(present)
         ok = tf.math.is_finite(norm)
         if self.hparams.clip_norm:

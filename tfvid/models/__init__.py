@@ -23,7 +23,7 @@ def model_class(name):
     return getattr(importlib.import_module(module), cls)
 
 
-def build(name, hparams, spec, seed=0):
+def build(name, hparams, spec, seed=0, trainable=True):
     """Builds a model with all its variables and optimiser slots.
 
     Call it under the strategy's scope that the model is to be trained with.
@@ -33,11 +33,18 @@ def build(name, hparams, spec, seed=0):
       hparams: an instance of the model's HPARAMS, data set defaults merged in.
       spec: {key: tf.TensorSpec} of one element of the data, see `VideoModel`.
       seed: seed of the initial weights and of every draw.
+      trainable: False leaves the optimisers' moments out; such a model cannot train.
     """
     import keras
+    from keras.src.utils import naming
+
+    from tfvid.models import optimizers
 
     cls = model_class(name)
-    with float_policy(hparams.precision):
+    # Weights are saved by path, which must not depend on what was built before.
+    naming.reset_uids()
+    slots = contextlib.nullcontext() if trainable else optimizers.without_slots()
+    with float_policy(hparams.precision), slots:
         keras.utils.set_random_seed(seed % 2**32)
         model = cls(hparams, spec, seed=seed)
     model.check_spec()

@@ -30,7 +30,7 @@ class StatelessDraws:
         seed = tf.cast(seed, tf.int64)
         key = tf.stack([seed, tf.cast(zlib.crc32(stream.encode()), tf.int64)])
         for part in (step, replica):
-            key = tf.random.fold_in(key, tf.cast(part, tf.int64), alg="threefry")
+            key = tf.random.fold_in(key, tf.cast(part, tf.int64), alg="philox")
         self._key = key
         self._names = set()
 
@@ -39,7 +39,7 @@ class StatelessDraws:
         if name in self._names:
             raise ValueError(f"expected each draw once, received a second one called {name!r}")
         self._names.add(name)
-        return tf.random.fold_in(self._key, tf.constant(zlib.crc32(name.encode()), tf.int64), alg="threefry")
+        return tf.random.fold_in(self._key, tf.constant(zlib.crc32(name.encode()), tf.int64), alg="philox")
 
     def scope(self, name):
         """The same draws with `name/` put before every name."""
@@ -47,17 +47,17 @@ class StatelessDraws:
 
     def normal(self, name, shape, dtype="float32"):
         """Standard normal noise."""
-        return tf.random.stateless_normal(shape, self.key(name), dtype=dtype, alg="threefry")
+        return tf.random.stateless_normal(shape, self.key(name), dtype=dtype, alg="philox")
 
     def uniform(self, name, shape, dtype="float32"):
         """Uniform noise in [0, 1)."""
-        return tf.random.stateless_uniform(shape, self.key(name), dtype=dtype, alg="threefry")
+        return tf.random.stateless_uniform(shape, self.key(name), dtype=dtype, alg="philox")
 
     def integers(self, name, shape, maxval, dtype="int32"):
         """Uniform integers in [0, maxval); `maxval` may be a tensor."""
         maxval = tf.cast(maxval, dtype)
         return tf.random.stateless_uniform(
-            shape, self.key(name), minval=tf.zeros([], dtype), maxval=maxval, dtype=dtype, alg="threefry"
+            shape, self.key(name), minval=tf.zeros([], dtype), maxval=maxval, dtype=dtype, alg="philox"
         )
 
     def bernoulli(self, name, shape, probability):

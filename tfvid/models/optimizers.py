@@ -5,7 +5,24 @@ inside `apply`, so that clipping and the test for finite values would see one re
 only, they cannot skip an update, and their epsilon is placed in one way.
 """
 
+import contextlib
+
 import tensorflow as tf
+
+_slots_wanted = [True]
+
+
+@contextlib.contextmanager
+def without_slots():
+    """Within it an `Adam` is made without its moments, for models that only generate.
+
+    Such an optimiser takes no memory and cannot `apply`.
+    """
+    _slots_wanted.append(False)
+    try:
+        yield
+    finally:
+        _slots_wanted.pop()
 
 
 class Adam:
@@ -36,11 +53,18 @@ class Adam:
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.form, self.weight_decay, self.decoupled = form, weight_decay, decoupled
         self._index = {id(v): i for i, v in enumerate(self.targets)}
+        dtypes = {_raw(v).dtype for v in self.targets}
+        if len(dtypes) != 1:
+            raise ValueError(f"expected variables of one float type. Received: {sorted(d.name for d in dtypes)}")
+        self.dtype = dtypes.pop()
 
         def slot(variable, kind):
             value = _raw(variable)
             return tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False, name=f"{name}/{kind}")
 
+        self.m, self.v, self.counts = [], [], None
+        if not _slots_wanted[-1]:
+            return
         self.m = [slot(v, "m") for v in self.targets]
         self.v = [slot(v, "v") for v in self.targets]
         # One count for each variable: those without a gradient do not advance.
@@ -52,7 +76,12 @@ class Adam:
         )
 
     def state(self):
-        """{"counts": variable, "m": {path: variable}, "v": {path: variable}}, for checkpoints."""
+        """{"counts": variable, "m": {path: variable}, "v": {path: variable}}, for checkpoints.
+
+        Empty for one made `without_slots`.
+        """
+        if self.counts is None:
+            return {}
         paths = [t.path for t in self.targets]
         return {"counts": self.counts, "m": dict(zip(paths, self.m)), "v": dict(zip(paths, self.v))}
 
@@ -63,8 +92,10 @@ class Adam:
           gradients: one tensor or None for each variable; dense.
           variables: a subset of the variables given to the constructor.
           lr: learning rate, a number or scalar tensor.
-          ok: boolean tensor; where false nothing changes.
+          ok: boolean scalar tensor; where false nothing changes, whatever the gradients hold.
         """
+        if self.counts is None:
+            raise RuntimeError(f"optimizer {self.name!r} was made without slots, for generation only")
         pairs = [(self._index[id(v)], g) for g, v in zip(gradients, variables, strict=True) if g is not None]
         if not pairs:
             return
@@ -72,50 +103,60 @@ class Adam:
         for i, _ in pairs:
             advance[i] = 1
         self.counts.assign_add(tf.constant(advance, tf.int64) * tf.cast(ok, tf.int64))
-        counts = tf.convert_to_tensor(self.counts)
         indices = [i for i, _ in pairs]
         grads = [tf.convert_to_tensor(g) for _, g in pairs]
+        ok = tf.convert_to_tensor(ok)
         context = tf.distribute.get_replica_context()
         context.merge_call(
-            self._update_all, args=(grads, tf.convert_to_tensor(lr), counts, tf.convert_to_tensor(ok)),
-            kwargs={"indices": indices},
+            self._update_all, args=(grads, ok, self._factors(lr, ok, indices)), kwargs={"indices": indices}
         )
 
-    def _update_all(self, strategy, grads, lr, counts, ok, indices):
-        for i, grad in zip(indices, grads):
-            variable = _raw(self.targets[i])
+    def _factors(self, lr, ok, indices):
+        """The scalars of this update: shared ones, and for each index (beta1^t, beta2^t, epsilon).
+
+        A skipped update has rate 0, beta 1 and (in `_update_one`) gradient 0, which change
+        nothing, to the last bit. A tf.cond would wait for the accelerator at every variable.
+        """
+
+        def when_ok(value, otherwise):
+            return tf.where(ok, tf.cast(value, self.dtype), tf.cast(otherwise, self.dtype))
+
+        t = tf.cast(tf.gather(self.counts, indices), self.dtype)
+        power1 = when_ok(tf.pow(tf.cast(self.beta1, self.dtype), t), 0)
+        power2 = when_ok(tf.pow(tf.cast(self.beta2, self.dtype), t), 0)
+        epsilon = tf.cast(self.epsilon, self.dtype) * tf.ones_like(t)
+        if self.form == "torch":
+            # m / (sqrt(v/c) + eps) = sqrt(c) * m / (sqrt(v) + sqrt(c) * eps)
+            epsilon = epsilon * tf.sqrt(1 - power2)
+        return {
+            "rate": when_ok(lr, 0),
+            "beta1": when_ok(self.beta1, 1),
+            "beta2": when_ok(self.beta2, 1),
+            "each": tf.unstack(tf.stack([power1, power2, epsilon], axis=1)),
+        }
+
+    def _update_all(self, strategy, grads, ok, factors, indices):
+        shared = tuple(factors[k] for k in ("rate", "beta1", "beta2"))
+        for i, grad, each in zip(indices, grads, factors["each"]):
             strategy.extended.update(
-                variable, self._update_one, args=(self.m[i], self.v[i], grad, lr, counts, ok, i), group=True
+                _raw(self.targets[i]), self._update_one, args=(self.m[i], self.v[i], grad, ok, *shared, each),
+                group=True,
             )
 
-    def _update_one(self, variable, m, v, grad, lr, counts, ok, index):
-        dtype = variable.dtype
-
-        def update():
-            t = tf.cast(counts[index], dtype)
-            rate = tf.cast(lr, dtype)
-            g = tf.cast(grad, dtype)
-            value = tf.convert_to_tensor(variable)
-            if self.weight_decay and not self.decoupled:
-                g = g + tf.cast(self.weight_decay, dtype) * value
-            decay = []
-            if self.weight_decay and self.decoupled:
-                decay = [variable.assign(value * (1 - rate * tf.cast(self.weight_decay, dtype)))]
-            power1 = tf.pow(tf.cast(self.beta1, dtype), t)
-            power2 = tf.pow(tf.cast(self.beta2, dtype), t)
-            epsilon = tf.cast(self.epsilon, dtype)
-            if self.form == "torch":
-                # m / (sqrt(v/c) + eps) = sqrt(c) * m / (sqrt(v) + sqrt(c) * eps)
-                epsilon = epsilon * tf.sqrt(1 - power2)
-            with tf.control_dependencies(decay):
-                tf.raw_ops.ResourceApplyAdam(
-                    var=variable.handle, m=m.handle, v=v.handle, beta1_power=power1, beta2_power=power2,
-                    lr=rate, beta1=tf.cast(self.beta1, dtype), beta2=tf.cast(self.beta2, dtype),
-                    epsilon=epsilon, grad=g,
-                )
-            return tf.constant(True)
-
-        return tf.cond(ok, update, lambda: tf.constant(False))
+    def _update_one(self, variable, m, v, grad, ok, rate, beta1, beta2, each):
+        g = tf.cast(grad, self.dtype)
+        g = tf.where(ok, g, tf.zeros_like(g))
+        decay = []
+        if self.weight_decay and self.decoupled:
+            decay = [variable.assign(variable * (1 - rate * self.weight_decay))]
+        elif self.weight_decay:
+            g = g + tf.where(ok, tf.cast(self.weight_decay, self.dtype), 0) * variable
+        power1, power2, epsilon = tf.unstack(each)
+        with tf.control_dependencies(decay):
+            return tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle, m=m.handle, v=v.handle, beta1_power=power1, beta2_power=power2,
+                lr=rate, beta1=beta1, beta2=beta2, epsilon=epsilon, grad=g,
+            )
 
 
 def global_norm(gradients):

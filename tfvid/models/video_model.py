@@ -5,6 +5,7 @@ slot), from hyper-parameters and a description of the data, under the caller's s
 scope. `tfvid.models.build` is the one way to make one.
 """
 
+import time
 import typing
 
 import keras
@@ -42,6 +43,8 @@ class VideoModel(keras.Model):
       seed: the run's seed.
       step: int64 variable, the number of finished training steps.
       optimizers_by_name: {name: Adam}.
+      host_step: `step` as a Python integer, during `fit`.
+      data_wait: seconds that `fit` has waited for batches.
     """
 
     HPARAMS: typing.ClassVar[type] = HParams
@@ -63,7 +66,8 @@ class VideoModel(keras.Model):
             )
         self.optimizers_by_name = {}
         self._step_functions = {}
-        self._test_sums = {}
+        self._test_sums = None
+        self.host_step, self.data_wait = 0, 0.0
 
     def finish_build(self, optimizers):
         """Registers {name: Adam}; the last line of a subclass' constructor."""
@@ -78,7 +82,11 @@ class VideoModel(keras.Model):
         raise NotImplementedError
 
     def test_step(self, batch):
-        """Validation losses and metrics; returns {name: scalar} of means over the batch."""
+        """Validation losses and metrics; returns {name: scalar or [B]}.
+
+        A value of shape [B] (one for each element) is averaged over the elements that
+        the batch's `valid` marks, exactly; a scalar is taken as a mean over the batch.
+        """
         raise NotImplementedError
 
     def generate(self, batch, seed, num_samples=1, horizon=None):
@@ -114,6 +122,11 @@ class VideoModel(keras.Model):
         """{name: scalar} logged beside the losses."""
         return {}
 
+    def truth_frames(self, batch, horizon):
+        """[B, horizon, H, W, C] in [0, 1]: the frames that `generate` should have given, or None."""
+        start = self.hparams.context_frames
+        return self.images_to_float(batch["images"][:, start : start + horizon])
+
     # What a subclass uses.
 
     def train_draws(self, stream="train"):
@@ -143,7 +156,7 @@ class VideoModel(keras.Model):
         """
         optimizer = self.optimizers_by_name[name]
         variables = optimizer.targets if variables is None else variables
-        present = [g for g in gradients if g is not None]
+        present = [tf.convert_to_tensor(g) for g in gradients if g is not None]
         context = tf.distribute.get_replica_context()
         if not present:
             raise ValueError(f"no gradient reaches any variable of {name!r}")
@@ -182,49 +195,82 @@ class VideoModel(keras.Model):
         """One traced function for each `phase`, for any strategy."""
         if force:
             self._step_functions = {}
+        self.host_step = int(self.step.numpy())
 
         def train_function(iterator):
-            self.current_phase = self.phase(int(self.step.numpy()))
-            return self._step_function("train", self.train_step, self.current_phase)(iterator)
+            self.current_phase = self.phase(self.host_step)
+            # The batch is fetched outside the traced function, to see what fetching costs.
+            start = time.perf_counter()
+            batch = next(iterator)
+            self.data_wait += time.perf_counter() - start
+            logs = self._step_function(self.train_step, _means, self.current_phase)(batch)
+            self.host_step += 1
+            return logs
 
         self.train_function = train_function
         return train_function
 
     def make_test_function(self, force=False):
-        """Running means over the batches since `reset_metrics`."""
+        """Means over all valid elements of the batches since `reset_metrics`."""
+        if force:
+            self._step_functions = {}
 
         def test_function(iterator):
-            logs = self._step_function("test", self.test_step, None)(iterator)
-            for key, value in logs.items():
-                total, count = self._test_sums.get(key, (0.0, 0))
-                self._test_sums[key] = (total + float(value), count + 1)
-            return {k: total / count for k, (total, count) in self._test_sums.items()}
+            sums = self._step_function(self._test_sums_step, _sums, None)(next(iterator))
+            if self._test_sums is not None:
+                sums = {k: v + self._test_sums[k] for k, v in sums.items()}
+            self._test_sums = sums
+            return {k: v / sums[_COUNT] for k, v in sums.items() if k != _COUNT}
 
         self.test_function = test_function
         return test_function
 
     def reset_metrics(self):
         super().reset_metrics()
-        self._test_sums = {}
+        self._test_sums = None
 
     @property
     def metrics(self):
         """None: steps return their values, so that no metric object shadows them."""
         return []
 
-    def _step_function(self, kind, step, phase):
-        key = (kind, phase)
+    def _test_sums_step(self, batch):
+        """Sums over the valid elements of what `test_step` returns, and their number."""
+        size = tf.shape(tf.nest.flatten(batch)[0])[0]
+        valid = batch.get("valid")
+        valid = tf.ones([size], tf.bool) if valid is None else valid
+        count = tf.reduce_sum(tf.cast(valid, tf.float64))
+        sums = {_COUNT: count}
+        for key, value in self.test_step(batch).items():
+            value = tf.cast(value, tf.float64)
+            if value.shape.rank == 0:
+                sums[key] = tf.where(count > 0, value * count, 0)
+            else:
+                sums[key] = tf.reduce_sum(tf.where(valid, value, 0))
+        return sums
+
+    def _step_function(self, step, reduce, phase):
+        """`step` on every replica and its results over all of them, traced once."""
+        key = (step.__name__, phase)
         if key not in self._step_functions:
 
-            def run(iterator):
+            def run(batch):
                 strategy = self.distribute_strategy
-                logs = strategy.run(step, args=(next(iterator),))
-                return {
-                    k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None) for k, v in logs.items()
-                }
+                return reduce(strategy, strategy.run(step, args=(batch,)))
 
             self._step_functions[key] = run if self.run_eagerly else tf.function(run, reduce_retracing=True)
         return self._step_functions[key]
+
+
+_COUNT = "/count"
+
+
+def _means(strategy, logs):
+    return {k: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, axis=None) for k, v in logs.items()}
+
+
+def _sums(strategy, logs):
+    return {k: strategy.reduce(tf.distribute.ReduceOp.SUM, v, axis=None) for k, v in logs.items()}
 
 
 def weighted_sum(losses, weights):

@@ -6,6 +6,7 @@ Recognition", 2015; the layer indices are those of torchvision's `vgg16().featur
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 # Convolutions in each of the five stages, between which 2x2 max-pooling halves the size.
@@ -88,15 +89,23 @@ class VGGFeatures(keras.layers.Layer):
         Deeper layers and the classifier of the state dict are not used. Raises KeyError
         for a missing name and ValueError for another shape, naming it.
         """
-        for name, layer in self.torch_names().items():
-            for part, variable in (("weight", layer.kernel), ("bias", layer.bias)):
-                if f"{name}.{part}" not in state:
-                    raise KeyError(f"expected {name}.{part} in the state dict of VGG-{self.depth}")
-                value = state[f"{name}.{part}"]
-                value = value.transpose(2, 3, 1, 0) if part == "weight" else value
-                if tuple(value.shape) != tuple(variable.shape):
-                    raise ValueError(f"{name}.{part}: expected {tuple(variable.shape)}, received {value.shape}")
-                variable.assign(value)
+        assign_convolutions(self.torch_names(), state)
 
     def get_config(self):
         return {**super().get_config(), "depth": self.depth, "taps": self.taps, "widths": self.widths}
+
+
+def assign_convolutions(layers, state):
+    """Assigns `<name>.weight` (OIHW) and `<name>.bias` of a state dict to {name: Conv2D}.
+
+    Raises KeyError for a missing name and ValueError for another shape, naming it.
+    """
+    for name, layer in layers.items():
+        for part, variable in (("weight", layer.kernel), ("bias", layer.bias)):
+            if f"{name}.{part}" not in state:
+                raise KeyError(f"expected {name}.{part} in the state dict")
+            value = np.asarray(state[f"{name}.{part}"])
+            value = value.transpose(2, 3, 1, 0) if part == "weight" else value
+            if tuple(value.shape) != tuple(variable.shape):
+                raise ValueError(f"{name}.{part}: expected {tuple(variable.shape)}, received {value.shape}")
+            variable.assign(value)

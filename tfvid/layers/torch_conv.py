@@ -1,0 +1,131 @@
+"""Convolutions in PyTorch's form: explicit padding on both sides, optional spectral normalisation.
+
+`torch.nn.utils.spectral_norm` (Miyato et al., "Spectral Normalization for Generative
+Adversarial Networks", 2018): the stored kernel stays raw; each call in training runs one
+power iteration and moves the stored u and v; u and v are constants of the gradient.
+"""
+
+import keras
+from keras import ops
+
+from tfvid.layers.torch_init import uniform
+
+
+def l2_normalize(x, epsilon=1e-12):
+    """x / max(|x|, epsilon) of a vector."""
+    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x))), epsilon)
+
+
+@keras.saving.register_keras_serializable(package="tfvid")
+class TorchConv2D(keras.layers.Layer):
+    """2-D convolution with zero padding on both sides; its variables exist from the constructor on.
+
+    Args:
+      channels_in, channels_out: channels.
+      kernel_size: side of the kernel.
+      strides: of both axes.
+      padding: zeros added on each side.
+      use_bias: add a bias.
+      spectral: divide the kernel by its largest singular value.
+
+    Input: [N, H, W, channels_in]. Output: [N, h, w, channels_out].
+    """
+
+    def __init__(
+        self, channels_in, channels_out, kernel_size, strides=1, padding=0, use_bias=True, spectral=False, name=None
+    ):
+        super().__init__(name=name)
+        self.strides, self.padding, self.spectral = strides, padding, spectral
+        self.channels_out = channels_out
+        self._add_kernel(channels_in, kernel_size)
+        fan_in = channels_in * kernel_size**2
+        self.bias = None
+        if use_bias:
+            self.bias = self.add_weight(name="bias", shape=(channels_out,), initializer=uniform(fan_in))
+        if spectral:
+            # Random unit vectors in the original; here one unit direction that the
+            # iterations of `warm_up` turn towards the leading singular vectors.
+            self.u = self._vector("u", channels_out)
+            self.v = self._vector("v", fan_in)
+        self.built = True
+
+    def _add_kernel(self, channels_in, size):
+        self.kernel = self.add_weight(
+            name="kernel", shape=(size, size, channels_in, self.channels_out),
+            initializer=uniform(channels_in * size * size),
+        )
+
+    def _vector(self, name, size):
+        return self.add_weight(
+            name=name, shape=(size,), trainable=False, autocast=False, aggregation="only_first_replica",
+            initializer=keras.initializers.RandomNormal(stddev=size**-0.5),
+        )
+
+    def kernel_matrix(self):
+        """[fan_in, channels_out], rows in the order of the stored v."""
+        return ops.reshape(self.kernel, (-1, self.channels_out))
+
+    def effective_kernel(self, training):
+        """The kernel that a call convolves with; in training it advances u and v."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        if not self.spectral:
+            return kernel
+        matrix = ops.cast(self.kernel_matrix(), self.variable_dtype)
+        u, v = self.power_iteration(ops.stop_gradient(matrix), 1 if training else 0)
+        if training:
+            self.u.assign(u)
+            self.v.assign(v)
+        sigma = ops.sum(v * ops.matmul(matrix, u[:, None])[:, 0])
+        return kernel / ops.cast(sigma, kernel.dtype)
+
+    def power_iteration(self, matrix, count):
+        """(u, v) after `count` iterations from the stored ones."""
+        u, v = ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
+        for _ in range(count):
+            v = l2_normalize(ops.matmul(matrix, u[:, None])[:, 0])
+            u = l2_normalize(ops.matmul(v[None], matrix)[0])
+        return ops.stop_gradient(u), ops.stop_gradient(v)
+
+    def warm_up(self, count=15):
+        """Iterates u and v from the present kernel, so that an untrained model is sound in evaluation."""
+        if self.spectral:
+            u, v = self.power_iteration(self.kernel_matrix(), count)
+            self.u.assign(u)
+            self.v.assign(v)
+
+    def convolve(self, x, kernel):
+        """The convolution with a given kernel, without the bias."""
+        if self.padding:
+            p = self.padding
+            x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
+        return ops.conv(x, ops.cast(kernel, x.dtype), strides=self.strides, padding="valid")
+
+    def call(self, x, training=False):
+        y = self.convolve(x, self.effective_kernel(training))
+        return y if self.bias is None else y + ops.cast(self.bias, y.dtype)
+
+
+@keras.saving.register_keras_serializable(package="tfvid")
+class TorchConvTranspose2D(TorchConv2D):
+    """Transposed convolution k3 s2 p1 with output_padding 1: [N, H, W, C] -> [N, 2H, 2W, channels_out].
+
+    The kernel is kept as [k, k, channels_out, channels_in], as Keras has it. The spectral
+    norm is over the output channels, with v in (k_y, k_x, channels_in) order.
+    """
+
+    def __init__(self, channels_in, channels_out, use_bias=True, spectral=False, name=None):
+        super().__init__(channels_in, channels_out, 3, strides=2, use_bias=use_bias, spectral=spectral, name=name)
+
+    def _add_kernel(self, channels_in, size):
+        # PyTorch counts the fan-in of a transposed convolution on its output channels.
+        self.kernel = self.add_weight(
+            name="kernel", shape=(size, size, self.channels_out, channels_in),
+            initializer=uniform(self.channels_out * size * size),
+        )
+
+    def kernel_matrix(self):
+        return ops.reshape(ops.transpose(self.kernel, (0, 1, 3, 2)), (-1, self.channels_out))
+
+    def convolve(self, x, kernel):
+        # "valid" gives 2H+1 rows; PyTorch's padding of 1 drops the first one.
+        return ops.conv_transpose(x, ops.cast(kernel, x.dtype), strides=2, padding="valid")[:, 1:, 1:]

@@ -1,0 +1,16 @@
+"""Runs one recorded case of CADDY; section 15 of the specification says what each is."""
+
+from tests.parity import caddy_parts
+
+CHECKS = {
+    "layers": caddy_parts.check_layers,
+    "loss_functions": caddy_parts.check_loss_functions,
+    "networks": caddy_parts.check_networks,
+}
+
+
+def check(case):
+    """Dispatches on the case's own name in its JSON."""
+    name = case.meta["case"]
+    kind = name if name in CHECKS else name.split("_")[0]
+    CHECKS[kind](case)

@@ -1,0 +1,172 @@
+"""Writes a model as a SavedModel that TensorFlow Serving and the C API run without tfvid.
+
+    <export_dir>/<version>/
+      saved_model.pb, variables/     the graph of every signature and its weights
+      assets.extra/tfvid.json        model, hyper-parameters, signatures (shapes, dtypes)
+
+A model gives its signatures (`VideoModel.signatures`): `serving_default` takes named
+inputs with a free batch dimension and an integer `seed`; the same seed gives the same
+video. Optimisers, discriminators and whatever else no signature reads stay out.
+"""
+
+import json
+import os
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+import tfvid
+from tfvid.errors import UserError
+
+# They run a Python function of the process that made the graph; no server has it.
+PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+SERVING_DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+# What TensorFlow adds beside the given signatures, for its own loader.
+INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
+
+
+def export(model, export_dir, version=None, model_name=None):
+    """Writes `<export_dir>/<version>/`.
+
+    Args:
+      model: a `VideoModel`.
+      export_dir: the folder of all versions, a server's model_base_path.
+      version: a positive integer; None: one more than the highest there.
+      model_name: key of `tfvid.models.MODELS`, kept in assets.extra/tfvid.json.
+
+    Returns:
+      The path of the version's folder.
+
+    Raises:
+      UserError: the version is there already, or is no positive integer; the model has
+        no signatures.
+      ValueError: a signature that a server cannot run (`check_signature`).
+    """
+    version = _free_version(export_dir, version)
+    try:
+        functions = model.signatures()
+    except NotImplementedError:
+        raise UserError(f"expected a model that can be served, {type(model).__name__} has no signatures") from None
+    concrete = {name: function.get_concrete_function() for name, function in functions.items()}
+    if SERVING_DEFAULT not in concrete:
+        raise ValueError(f"expected a signature {SERVING_DEFAULT}. Received: {', '.join(concrete) or 'none'}")
+    for name, function in concrete.items():
+        check_signature(name, function)
+
+    # A server takes up a version as soon as its number appears: write elsewhere, then rename.
+    partial = os.path.join(export_dir, f"incomplete-{version}")
+    if tf.io.gfile.exists(partial):
+        tf.io.gfile.rmtree(partial)
+    tf.saved_model.save(_holder(concrete), partial, signatures=concrete)
+    assets = os.path.join(partial, "assets")
+    if tf.io.gfile.exists(assets) and not tf.io.gfile.listdir(assets):
+        # Nobody needs it empty, and TensorFlow's ram:// takes assets.extra for a part of it.
+        tf.io.gfile.rmtree(assets)
+    _write_description(partial, model, model_name)
+    path = os.path.join(export_dir, str(version))
+    move_folder(partial, path)
+    return path
+
+
+def check_signature(name, function):
+    """Raises ValueError unless a server can run `function` and call it by name.
+
+    Args:
+      name: of the signature.
+      function: a concrete function.
+    """
+    used = sorted(operations(function) & PYTHON_OPS)
+    if used:
+        raise ValueError(f"signature {name}: expected no Python operation. Received: {', '.join(used)}")
+    if not isinstance(function.structured_outputs, dict):
+        received = type(function.structured_outputs).__name__
+        raise ValueError(f"signature {name}: expected a dictionary of outputs. Received: {received}")
+
+
+def operations(function):
+    """Types of all operations in a concrete function and in the functions that it calls."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
+    return {node.op for node in nodes}
+
+
+def read_signatures(path):
+    """{signature: {"inputs": {name: {"shape", "dtype"}}, "outputs": ...}} of a SavedModel; null: a free dimension.
+
+    Args:
+      path: folder of one version.
+    """
+    with tf.io.gfile.GFile(os.path.join(path, "saved_model.pb"), "rb") as f:
+        saved = saved_model_pb2.SavedModel.FromString(f.read())
+    signatures = saved.meta_graphs[0].signature_def
+    return {
+        name: {"inputs": _table(signatures[name].inputs), "outputs": _table(signatures[name].outputs)}
+        for name in sorted(signatures)
+        if name not in INTERNAL_SIGNATURES
+    }
+
+
+def versions(export_dir):
+    """The version numbers in `export_dir`, sorted."""
+    if not tf.io.gfile.isdir(export_dir):
+        return []
+    names = (name.rstrip("/") for name in tf.io.gfile.listdir(export_dir))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def move_folder(source, target):
+    """Renames a folder; file by file, the graph last, where there are no folders to rename (gs://, ram://)."""
+    if "://" not in source:
+        tf.io.gfile.rename(source, target)
+        return
+    files = []
+    for folder, _, names in tf.io.gfile.walk(source):
+        inside = folder.rstrip("/")[len(source) :].strip("/")
+        files += [os.path.join(inside, name) for name in names]
+    for name in sorted(files, key=lambda name: (name == "saved_model.pb", name)):
+        tf.io.gfile.makedirs(os.path.dirname(os.path.join(target, name)))
+        tf.io.gfile.copy(os.path.join(source, name), os.path.join(target, name))
+    tf.io.gfile.rmtree(source)
+
+
+def _holder(concrete):
+    """A tf.Module with the variables that the signatures read: what the SavedModel keeps."""
+    module = tf.Module()
+    found = {id(v): v for function in concrete.values() for v in function.variables}
+    module.variables_of_signatures = list(found.values())
+    return module
+
+
+def _free_version(export_dir, version):
+    there = versions(export_dir)
+    if version is None:
+        return (there[-1] if there else 0) + 1
+    if version < 1:
+        raise UserError(f"--version: expected a positive integer. Received: {version}")
+    if version in there:
+        raise UserError(f"--version: expected one that is not in {export_dir} yet. Received: {version}")
+    return version
+
+
+def _table(tensors):
+    def shape(proto):
+        return None if proto.unknown_rank else [None if d.size < 0 else d.size for d in proto.dim]
+
+    return {
+        name: {"shape": shape(tensors[name].tensor_shape), "dtype": tf.as_dtype(tensors[name].dtype).name}
+        for name in sorted(tensors)
+    }
+
+
+def _write_description(path, model, model_name):
+    description = {
+        "model": model_name or type(model).__name__,
+        "tfvid": tfvid.__version__,
+        "step": int(model.step.numpy()),
+        "hparams": model.hparams.to_dict(),
+        "signatures": read_signatures(path),
+    }
+    folder = os.path.join(path, "assets.extra")
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(os.path.join(folder, "tfvid.json"), "w") as f:
+        f.write(json.dumps(description, indent=2) + "\n")

@@ -4,10 +4,10 @@ import tensorflow as tf
 
 
 def linear_ramp(step, start, end, dtype="float32"):
-    """clip((step - start) / (end - start), 0, 1); a jump after `start` where both are equal."""
+    """clip((step - start) / (end - start), 0, 1); a jump at `start` where both are equal."""
     step = tf.cast(step, dtype)
     if start == end:
-        return tf.cast(step > tf.cast(start, dtype), dtype)
+        return tf.cast(step >= tf.cast(start, dtype), dtype)
     return tf.clip_by_value((step - start) / (end - start), 0.0, 1.0)
 
 

@@ -1,0 +1,148 @@
+"""Convolutional LSTM and GRU cells of SAVP: 5x5, zero-padded, normed inside.
+
+Inputs of a step: a map x [B, H, W, in], an optional vector [B, S] and the state. The
+vector is either tiled into channels after x (`tile=True`) or goes through a dense layer
+without bias whose output is added to the convolution before the norm.
+"""
+
+from keras import ops
+
+from tfvid.layers.bound import BoundLayer, truncated_normal
+from tfvid.layers.convolutions import conv2d, with_vector
+from tfvid.layers.norms import Norm
+
+SIZE = 5
+
+
+class ConvLSTMCell(BoundLayer):
+    """Gates i, j, f, o; c' = c sigmoid(f + 1) + sigmoid(i) tanh(j), normed; h' = tanh(c') sigmoid(o).
+
+    With a norm, the normed c' is the state. "instance" norms the four gates together
+    (scope input_transform_forget_output), "layer" each by itself.
+
+    Args:
+      inputs: channels of x.
+      units: channels of the state.
+      vector: size of the vector, 0 for none.
+      tile: see above.
+      norm: "instance", "layer" or "none".
+    """
+
+    def __init__(self, inputs, units, vector=0, tile=True, norm="instance", name="basic_conv2dlstm_cell"):
+        super().__init__(name)
+        self.units, self.tile, self.norm = units, tile, norm
+        channels = inputs + units + (vector if tile else 0)
+        self.kernel = self.weight("kernel", (SIZE, SIZE, channels, 4 * units), truncated_normal())
+        dense = vector and not tile
+        self.weights_of_vector = self.weight("weights", (vector, 4 * units), truncated_normal()) if dense else None
+        self.bias = self.weight("bias", (4 * units,), "zeros") if norm == "none" else None
+        with self.scope():
+            if norm == "layer":
+                self.norms = [Norm(norm, units, gate) for gate in ("input", "transform", "forget", "output")]
+            elif norm == "instance":
+                self.norms = [Norm(norm, 4 * units, "input_transform_forget_output")]
+            self.state_norm = None if norm == "none" else Norm(norm, units, "state")
+
+    def zero_state(self, batch, height, width):
+        """(c, h) of zeros."""
+        zeros = ops.zeros((batch, height, width, self.units), self.compute_dtype)
+        return zeros, zeros
+
+    def bind(self):
+        gates = _bind_gates(self, self.kernel, self.bias, self.weights_of_vector)
+        norms = [] if self.norm == "none" else [norm.bind() for norm in self.norms]
+        state_norm = None if self.state_norm is None else self.state_norm.bind()
+
+        def step(x, vector, state):
+            c, h = state
+            g = gates([x], vector, [h])
+            g = norms[0](g) if len(norms) == 1 else g
+            parts = ops.split(g, 4, axis=-1)
+            i, j, f, o = [n(p) for n, p in zip(norms, parts)] if len(norms) == 4 else parts
+            c = c * ops.sigmoid(f + 1) + ops.sigmoid(i) * ops.tanh(j)
+            c = c if state_norm is None else state_norm(c)
+            h = ops.tanh(c) * ops.sigmoid(o)
+            return h, (c, h)
+
+        return step
+
+
+class ConvGRUCell(BoundLayer):
+    """Gates r, u; candidate of (x, h, r h): the original reuses (x, h), so h is there twice.
+
+    h' = u h + (1 - u) tanh(candidate). Arguments as for ConvLSTMCell.
+    """
+
+    def __init__(self, inputs, units, vector=0, tile=True, norm="instance", name="conv2dgru_cell"):
+        super().__init__(name)
+        self.units, self.tile, self.norm = units, tile, norm
+        channels = inputs + units + (vector if tile else 0)
+        dense = 0 if tile else vector
+        gate_norms = {"instance": ("reset_update",), "layer": ("reset", "update"), "none": ()}[norm]
+        state_norms = () if norm == "none" else ("state",)
+        with self.scope():
+            self.gates = _ConvGates("gates", channels, 2 * units, dense, tile, norm, gate_norms, start=1.0)
+            self.candidate = _ConvGates("candidate", channels + units, units, dense, tile, norm, state_norms)
+
+    def zero_state(self, batch, height, width):
+        """(h,) of zeros."""
+        return (ops.zeros((batch, height, width, self.units), self.compute_dtype),)
+
+    def bind(self):
+        gates, candidate = self.gates.bind(), self.candidate.bind()
+
+        def step(x, vector, state):
+            (h,) = state
+            r, u = ops.split(ops.sigmoid(gates([x], vector, [h])), 2, axis=-1)
+            h = u * h + (1 - u) * ops.tanh(candidate([x], vector, [h, r * h]))
+            return h, (h,)
+
+        return step
+
+
+class _ConvGates(BoundLayer):
+    """One normed convolution of the GRU; `start` is the initial bias, or beta."""
+
+    def __init__(self, name, inputs, outputs, dense, tile, norm, norm_names, start=0.0):
+        super().__init__(name)
+        self.tile = tile
+        self.kernel = self.weight("kernel", (SIZE, SIZE, inputs, outputs), truncated_normal())
+        self.weights_of_vector = self.weight("weights", (dense, outputs), truncated_normal()) if dense else None
+        bias = "ones" if start else "zeros"
+        self.bias = None if norm_names else self.weight("bias", (outputs,), bias)
+        with self.scope():
+            self.norms = [Norm(norm, outputs // len(norm_names), n, beta=start) for n in norm_names]
+
+    def bind(self):
+        gates = _bind_gates(self, self.kernel, self.bias, self.weights_of_vector)
+        norms = [norm.bind() for norm in self.norms]
+
+        def apply(maps, vector, states):
+            g = gates(maps, vector, states)
+            if not norms:
+                return g
+            parts = ops.split(g, len(norms), axis=-1) if len(norms) > 1 else [g]
+            parts = [n(p) for n, p in zip(norms, parts)]
+            return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+        return apply
+
+
+def _bind_gates(layer, kernel, bias, weights_of_vector):
+    """The convolution of (maps, vector, states) with bias or dense(vector) added."""
+    kernel = layer.read(kernel)
+    bias = None if bias is None else layer.read(bias)
+    dense = None if weights_of_vector is None else layer.read(weights_of_vector)
+
+    def gates(maps, vector, states):
+        tiled = vector if layer.tile else None
+        g = conv2d(ops.concatenate([with_vector(maps, tiled), *states], axis=-1), kernel)
+        if dense is not None:
+            g = g + ops.matmul(vector, dense)[:, None, None, :]
+        return g if bias is None else g + bias
+
+    return gates
+
+
+# Name in the hyper-parameters -> cell.
+CONV_CELLS = {"lstm": ConvLSTMCell, "gru": ConvGRUCell}

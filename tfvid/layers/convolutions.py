@@ -1,0 +1,145 @@
+"""Convolutions of the SAVP family: plain, with pooling, with up-sampling, transposed.
+
+All take channels-last maps, pad with zeros ("same" as TensorFlow counts it) and keep
+their kernels in TensorFlow 1's layouts.
+"""
+
+import numpy as np
+from keras import ops
+
+from tfvid.layers.bound import BoundLayer, truncated_normal
+from tfvid.layers.constant_channels import tile
+
+# Taps of the bilinear doubling.
+BILINEAR = np.array([0.25, 0.75, 0.75, 0.25])
+
+
+def conv2d(x, kernel, stride=1, padding="same"):
+    """x [B, H, W, in], kernel [kh, kw, in, out]."""
+    return ops.conv(x, kernel, strides=stride, padding=padding, data_format="channels_last")
+
+
+def pooled_kernel(kernel):
+    """The (k+1)x(k+1) kernel whose strided convolution is a kxk convolution and 2x2 mean pooling."""
+    padded = ops.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+    rows = padded[1:] + padded[:-1]
+    return (rows[:, 1:] + rows[:, :-1]) * 0.25
+
+
+def conv_pool2d(x, fused):
+    """Convolution and 2x2 mean pooling, by `pooled_kernel`. x [B, H, W, in] -> [B, H/2, W/2, out]."""
+    p = (fused.shape[0] - 1) // 2
+    if x.shape[1] is not None and x.shape[2] is not None and x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0:
+        return conv2d(x, fused, stride=2)
+    return conv2d(ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0))), fused, stride=2, padding="valid")
+
+
+def upsampling_taps(k):
+    """[2, 3, k] weights: tap j of a k-tap kernel after bilinear doubling -> tap d of phase p before it.
+
+    y[2r + p] = sum_d x[r + d - 1] sum_j kernel[j] bilinear[p - 2 (d - 1) + j - (k - 3) // 2],
+    zeros outside the map, as the original pads (its borders get darker).
+    """
+    taps = np.zeros((2, 3, k))
+    for p in range(2):
+        for d in range(3):
+            for j in range(k):
+                q = p - 2 * (d - 1) + j - (k - 3) // 2
+                if 0 <= q < 4:
+                    taps[p, d, j] = BILINEAR[q]
+    return taps
+
+
+def upsampling_kernel(kernel):
+    """[3, 3, in, out] -> [3, 3, in, 4 * out]: the four phases of doubling and convolution as one convolution."""
+    if tuple(kernel.shape[:2]) != (3, 3):
+        raise ValueError(f"expected a 3x3 kernel. Received: shape {tuple(kernel.shape)}")
+    taps = ops.cast(ops.convert_to_tensor(upsampling_taps(3)), kernel.dtype)
+    rows = ops.einsum("pdj,jkio->pdkio", taps, kernel)
+    fused = ops.einsum("qek,pdkio->deipqo", taps, rows)
+    return ops.reshape(fused, (3, 3, kernel.shape[2], 4 * kernel.shape[3]))
+
+
+def upsample_conv2d(x, fused):
+    """Bilinear doubling and 3x3 convolution, by `upsampling_kernel`. [B, H, W, in] -> [B, 2H, 2W, out]."""
+    return ops.depth_to_space(conv2d(x, fused), 2, data_format="channels_last")
+
+
+class Dense(BoundLayer):
+    """x [..., in] -> [..., out]; variables kernel [in, out] and bias."""
+
+    def __init__(self, inputs, outputs, name="dense", use_bias=True):
+        super().__init__(name)
+        self.kernel = self.weight("kernel", (inputs, outputs), truncated_normal())
+        self.bias = self.weight("bias", (outputs,), "zeros") if use_bias else None
+
+    def bind(self):
+        kernel = self.read(self.kernel)
+        if self.bias is None:
+            return lambda x: ops.matmul(x, kernel)
+        bias = self.read(self.bias)
+        return lambda x: ops.matmul(x, kernel) + bias
+
+
+class Conv2D(BoundLayer):
+    """A convolution of any kind below; variables kernel and bias under the kind's name.
+
+    Args:
+      inputs, outputs: channels.
+      size: of the kernel.
+      kind: "conv2d", "conv_pool2d" (halves the map), "upsample_conv2d" or "deconv2d"
+        (double it).
+      stride: of "conv2d".
+      padding: "same", or "one" for a border of one zero and then "valid".
+    """
+
+    def __init__(self, inputs, outputs, size, kind="conv2d", stride=1, padding="same"):
+        super().__init__(kind)
+        self.kind, self.stride, self.padding = kind, stride, padding
+        channels = (outputs, inputs) if kind == "deconv2d" else (inputs, outputs)
+        self.kernel = self.weight("kernel", (size, size, *channels), truncated_normal())
+        self.bias = self.weight("bias", (outputs,), "zeros")
+
+    def bind(self):
+        kernel, bias = self.read(self.kernel), self.read(self.bias)
+        return {
+            "conv2d": self._bind_conv2d,
+            "conv_pool2d": self._bind_conv_pool2d,
+            "upsample_conv2d": self._bind_upsample_conv2d,
+            "deconv2d": self._bind_deconv2d,
+        }[self.kind](kernel, bias)
+
+    def _bind_conv2d(self, kernel, bias):
+        if self.padding == "same":
+            return lambda x: conv2d(x, kernel, self.stride) + bias
+        border = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lambda x: conv2d(ops.pad(x, border), kernel, self.stride, "valid") + bias
+
+    def _bind_conv_pool2d(self, kernel, bias):
+        fused = pooled_kernel(kernel)
+        return lambda x: conv_pool2d(x, fused) + bias
+
+    def _bind_upsample_conv2d(self, kernel, bias):
+        fused = upsampling_kernel(kernel)
+        return lambda x: upsample_conv2d(x, fused) + bias
+
+    def _bind_deconv2d(self, kernel, bias):
+        return lambda x: ops.conv_transpose(x, kernel, 2, "same", data_format="channels_last") + bias
+
+
+def with_vector(maps, vector):
+    """concat(maps, the vector as constant channels); either may be missing. maps: list of [B, H, W, *]."""
+    parts = list(maps) if vector is None else [*maps, tile(vector, maps[0])]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+
+
+def activation(kind):
+    """The function called "relu" or "elu"."""
+    return {"relu": ops.relu, "elu": ops.elu}[kind]
+
+
+def leaky_relu(x, slope):
+    """max(slope * x, x), generic in the float type."""
+    return ops.maximum(x * slope, x)
+
+

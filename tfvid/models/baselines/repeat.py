@@ -1,0 +1,50 @@
+"""The last context frame, repeated: the baseline that every model must beat."""
+
+import tensorflow as tf
+
+from tfvid.models.baselines.hparams import RepeatHParams
+from tfvid.models.video_model import VideoModel
+
+
+class Repeat(VideoModel):
+    """Has no weights; its training step only counts."""
+
+    HPARAMS = RepeatHParams
+
+    def __init__(self, hparams, spec, seed=0, name=None):
+        super().__init__(hparams, spec, seed, name)
+        self.finish_build({})
+
+    def train_step(self, batch):
+        logs = {name: tf.reduce_mean(value) for name, value in self.test_step(batch).items()}
+        self.finish_step()
+        return logs
+
+    def test_step(self, batch):
+        images, context = self.images_to_float(batch["images"]), self.hparams.context_frames
+        error = images[:, context:] - images[:, context - 1 : context]
+        return {"mse": tf.reduce_mean(tf.square(error), axis=[1, 2, 3, 4])}
+
+    def generate(self, batch, seed, num_samples=1, horizon=None):
+        h = self.hparams
+        images = self.images_to_float(batch["images"])
+        if horizon is None:
+            length = images.shape[1]
+            horizon = (length if length and length > h.context_frames else h.sequence_length) - h.context_frames
+        last = images[:, h.context_frames - 1]
+        return {"images": tf.tile(last[None, :, None], [num_samples, 1, horizon, 1, 1, 1])}
+
+    def signatures(self):
+        """`serving_default`: images [B, context, H, W, C] in [0, 1], seed (without effect) -> images."""
+        h = self.hparams
+        horizon = (h.long_sequence_length or h.sequence_length) - h.context_frames
+        shape = [None, h.context_frames, *self.spec["images"].shape[1:]]
+
+        @tf.function(input_signature=[
+            {"images": tf.TensorSpec(shape, tf.float32, name="images")}, tf.TensorSpec([], tf.int64, name="seed")
+        ])  # fmt: skip
+        def predict(inputs, seed):
+            del seed
+            return {"images": self.generate(inputs, 0, horizon=horizon)["images"][0]}
+
+        return {"serving_default": predict}

@@ -3,7 +3,7 @@
 set -eu
 "$PY" -m pip install --quiet uv
 compile() {
-    "$PY" -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+    "$PY" -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
         --no-emit-index-url --no-emit-find-links --extra video --extra web "$@" pyproject.toml
 }
 # dev.lock first: what all extras together allow is what run.lock takes, so that a package has one version.

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfvid.data.records import DatasetInfo, encode_clip
 from tfvid.hparams import HParams, hp
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
@@ -116,3 +117,20 @@ def weights_of(model):
         if slots:
             state[f"{name}/counts"] = np.array(slots["counts"])
     return state
+
+
+def write_toy_dataset(folder, train=24, val=6):
+    """Records under `folder` that open_source("toy", folder) reads."""
+    fields, splits = {}, {}
+    for split, count, seed in (("train", train, 1), ("val", val, 2)):
+        tf.io.gfile.makedirs(f"{folder}/{split}")
+        name, size = f"{split}-00000-of-00001.tfrecord", 0
+        with tf.io.TFRecordWriter(f"{folder}/{split}/{name}") as writer:
+            for i, images in enumerate(toy_images(count, seed)):
+                record, fields = encode_clip({"images": images}, f"{split}-{i}")
+                writer.write(record)
+                size += len(record) + 16
+        file = {"clips": count, "frames": count * FRAMES, "bytes": size}
+        splits[split] = {"clips": count, "frames": count * FRAMES, "files": {name: file}}
+    defaults = {"context_frames": CONTEXT, "sequence_length": FRAMES, "long_sequence_length": FRAMES}
+    DatasetInfo("toy", "ramps", 5.0, fields, splits, defaults, {}).save(folder)

@@ -2,9 +2,10 @@
 
 import os
 import sys
+import tempfile
 
 # Before TensorFlow is imported: its start-up messages are noise to a user.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from absl import app, flags, logging
@@ -23,6 +24,7 @@ def run(main):
         if len(argv) > 1:
             fail(f"expected flags only (--name=value). Received: {' '.join(argv[1:])!r}", status=2)
         logging.set_verbosity(logging.INFO if flags.FLAGS.verbosity >= 1 else logging.WARNING)
+        import_tensorflow_quietly()
         try:
             main()
         except UserError as e:
@@ -42,6 +44,28 @@ def run(main):
         app.run(guarded, flags_parser=_parse_flags)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def import_tensorflow_quietly():
+    """Imports TensorFlow without the start-up lines that no setting of it turns off.
+
+    They are shown where the user asks for them: TF_CPP_MIN_LOG_LEVEL=0 or 1.
+    """
+    if "tensorflow" in sys.modules or os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1"):
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            hidden.seek(0)
+            os.write(kept, hidden.read())  # it may say why
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def fail(message, status=1):

@@ -50,14 +50,15 @@ class HParams:
     # The data, as in the original's dataset_hparams.
     dataset: str | None = hp(None, "data set that the file is for; data/<dataset> is its default folder")
     context_frames: int | None = hp(None, "frames that are given before the first predicted one", low=1)
-    sequence_length: int | None = hp(None, "frames of a training clip, context included", low=2)
-    long_sequence_length: int | None = hp(None, "frames of a test clip, context included", low=2)
+    sequence_length: int | None = hp(None, "frames of a training clip, context included; 0: all that there are", low=0)
+    long_sequence_length: int | None = hp(None, "frames of a test clip, context included; 0: all there are", low=0)
     frame_skip: int | None = hp(None, "frames left out between two frames of a clip", low=0)
     time_shift: int | None = hp(None, "clips start at a random multiple of this; 0: always at the first frame", low=0)
     force_time_shift: bool | None = hp(None, "random starts in validation and test too")
     shuffle_on_val: bool | None = hp(None, "shuffle validation data as training data is")
     use_state: bool | None = hp(None, "read robot states and actions")
     crop_size: int | None = hp(None, "side of the central crop in pixels; 0: none", low=0)
+    random_crop_size: int | None = hp(None, "side of a random crop in pixels, the same in a clip; 0: none", low=0)
     scale_size: int | None = hp(None, "side to which frames are resized, in pixels; 0: none", low=0)
 
     # The training.
@@ -104,7 +105,11 @@ class HParams:
         return dataclasses.replace(self, **changes)
 
     def with_dataset_defaults(self, defaults):
-        """Fills the fields that are None from a data set's defaults (a dict)."""
+        """Fills the fields that are None from a data set's defaults (a dict of names that all models have)."""
+        shared = {f.name for f in dataclasses.fields(HParams)}
+        strange = sorted(set(defaults) - shared)
+        if strange:
+            raise HParamsError(f"data set's defaults: expected names of {sorted(shared)}. Received: {', '.join(strange)}")
         return self.replace(**{k: v for k, v in defaults.items() if getattr(self, k) is None})
 
     def to_dict(self):

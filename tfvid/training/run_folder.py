@@ -15,19 +15,12 @@ import tensorflow as tf
 
 import tfvid
 from tfvid import models
+from tfvid.data.records import write_atomically
 from tfvid.errors import UserError
 from tfvid.hparams import read_json_object
+from tfvid.training.checkpoints import checkpoint_of, last_checkpoint, restore
 
-
-def checkpoint_of(model):
-    """The tf.train.Checkpoint of all that a model needs to go on: weights by path, optimisers, step."""
-    weights = {}
-    for variable in model.weights:
-        if variable.path in weights:
-            raise ValueError(f"two variables are called {variable.path!r}")
-        weights[variable.path] = variable.value
-    optimizers = {name: optimizer.state() for name, optimizer in model.optimizers_by_name.items()}
-    return tf.train.Checkpoint(weights=weights, optimizers=optimizers, step=model.step)
+__all__ = ["RunFolder", "checkpoint_of", "restore", "weights_path"]
 
 
 class RunFolder:
@@ -37,8 +30,8 @@ class RunFolder:
         self.path, self.info, self.hparams = path, info, hparams
 
     @classmethod
-    def create(cls, path, model_name, hparams, spec, seed=0, **more):
-        """Writes hparams.json and run.json; `more` is kept in run.json (dataset, input_dir, ...)."""
+    def planned(cls, path, model_name, hparams, spec, seed=0, **more):
+        """What `create` would write, without writing it."""
         info = {
             "model": model_name,
             "seed": int(seed),
@@ -46,11 +39,17 @@ class RunFolder:
             "version": tfvid.__version__,
             **more,
         }
+        return cls(path, info, hparams)
+
+    @classmethod
+    def create(cls, path, model_name, hparams, spec, seed=0, **more):
+        """Writes hparams.json and run.json; `more` is kept in run.json (dataset, input_dir, ...)."""
+        run = cls.planned(path, model_name, hparams, spec, seed, **more)
         tf.io.gfile.makedirs(path)
         hparams.save(os.path.join(path, "hparams.json"))
-        with tf.io.gfile.GFile(os.path.join(path, "run.json"), "w") as f:
-            f.write(json.dumps(info, indent=2) + "\n")
-        return cls(path, info, hparams)
+        # Last, and in one piece: a folder with run.json is a run folder.
+        write_atomically(os.path.join(path, "run.json"), json.dumps(run.info, indent=2) + "\n")
+        return run
 
     @classmethod
     def open(cls, path):
@@ -63,6 +62,21 @@ class RunFolder:
             raise UserError(f"{path}/run.json: expected the keys model, seed and spec, missing {', '.join(missing)}")
         cls_hparams = models.model_class(info["model"]).HPARAMS
         return cls(path, info, cls_hparams.load(os.path.join(path, "hparams.json")))
+
+    def differences(self, other, changeable=()):
+        """In words, where `other` has another model, seed, data or hyper-parameters; "" where nowhere.
+
+        Args:
+          changeable: names of hyper-parameters that may differ.
+        """
+        names = ("model", "seed", "dataset", "spec", "training_clips", "checkpoint")
+        pairs = [(k, self.info.get(k), other.info.get(k)) for k in names]
+        if self.model_name == other.model_name:
+            mine, others = self.hparams.to_dict(), other.hparams.to_dict()
+            pairs += [(k, mine[k], others[k]) for k in mine if k not in changeable and k != "dataset"]
+        different = [f"{k}: {a!r} in the run, {b!r} now" for k, a, b in pairs if a != b]
+        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
+        return ", ".join(different[:4]) + more
 
     @property
     def model_name(self):
@@ -79,24 +93,32 @@ class RunFolder:
         """The folder of checkpoints."""
         return os.path.join(self.path, "checkpoints")
 
-    def build_model(self):
+    def build_model(self, trainable=True):
         """The model with fresh weights; call it under the strategy's scope."""
-        return models.build(self.model_name, self.hparams, self.spec, seed=self.info["seed"])
+        return models.build(self.model_name, self.hparams, self.spec, seed=self.info["seed"], trainable=trainable)
 
     def load_model(self, step=None):
-        """The model with the weights of the last checkpoint, or of the one at `step`."""
-        path = os.path.join(self.checkpoints, f"ckpt-{step}") if step else tf.train.latest_checkpoint(self.checkpoints)
-        if not path:
-            raise UserError(f"{self.checkpoints}: expected a checkpoint, found none; train first")
-        model = self.build_model()
-        restore(model, path)
+        """The model with the weights of the last checkpoint, or of the one at `step`; to generate, not to train."""
+        path = last_checkpoint(self.checkpoints, step)
+        model = self.build_model(trainable=False)
+        restore(model, path, optimizers=False)
         return model
 
+    def save_weights(self, model):
+        """Writes weights and step as the only checkpoint, for converters; returns its path."""
+        manager = tf.train.CheckpointManager(checkpoint_of(model, optimizers=False), self.checkpoints, max_to_keep=1)
+        return manager.save(checkpoint_number=int(model.step.numpy()))
 
-def restore(model, path):
-    """Restores weights, optimisers and step; UserError where the file does not fit the model."""
-    try:
-        checkpoint_of(model).read(path).assert_existing_objects_matched()
-    except (tf.errors.OpError, AssertionError, ValueError) as e:
-        reason = str(getattr(e, "message", None) or e).splitlines()[0]
-        raise UserError(f"{path}: expected a checkpoint of this {type(model).__name__}, received: {reason}") from None
+
+def weights_path(path):
+    """The checkpoint that `path` means: a run folder's last one, or a file without its suffix.
+
+    Raises:
+      UserError: neither is there.
+    """
+    if tf.io.gfile.exists(os.path.join(path, "run.json")):
+        return last_checkpoint(RunFolder.open(path).checkpoints)
+    prefix = path.removesuffix(".index")
+    if not tf.io.gfile.exists(prefix + ".index"):
+        raise UserError(f"--checkpoint: expected a run folder or a checkpoint in one. Received: {path}")
+    return prefix

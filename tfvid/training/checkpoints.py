@@ -1,0 +1,194 @@
+"""Checkpoints: what one holds, how it is checked, written and read.
+
+A checkpoint is a `tf.train.Checkpoint` with the weights by path, the moments of each
+optimiser by name and path, and the step; nothing else is needed to go on, because noise
+and data are functions of (seed, step). A file written by a converter may hold weights
+alone: it serves to generate and to start a new run from, not to continue one.
+"""
+
+import os
+import re
+
+import tensorflow as tf
+from absl import logging
+
+from tfvid.errors import UserError
+
+_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read, as opposed to one of another model."""
+
+
+def checkpoint_of(model, optimizers=True):
+    """The tf.train.Checkpoint of a model: weights by path, step, and the optimisers unless left out."""
+    weights = {}
+    for variable in model.weights:
+        if variable.path in weights:
+            raise ValueError(f"two variables are called {variable.path!r}")
+        weights[variable.path] = variable.value
+    parts = {"weights": weights, "step": model.step}
+    if optimizers:
+        parts["optimizers"] = {name: optimizer.state() for name, optimizer in model.optimizers_by_name.items()}
+    return tf.train.Checkpoint(**parts)
+
+
+def read_contents(path):
+    """{name: shape} of what a checkpoint file holds, e.g. {"weights/dense/kernel": [3, 4], "step": []}."""
+    try:
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError, RuntimeError) as e:
+        raise DamagedCheckpoint(f"{path}: expected a checkpoint, cannot read it: {_reason(e)}") from None
+    return {_unescape(k.removesuffix(_SUFFIX)): shape for k, shape in shapes.items() if k.endswith(_SUFFIX)}
+
+
+def restore(model, path, optimizers=True):
+    """Restores weights, step and (unless left out) optimisers.
+
+    Raises:
+      UserError: the file holds another model, or weights alone where optimisers are wanted.
+      DamagedCheckpoint: it cannot be read.
+    """
+    saved = read_contents(path)
+    if optimizers and not any(k.startswith("optimizers/") for k in saved):
+        raise UserError(
+            f"{path}: expected weights and optimisers, received weights alone, with which training cannot be"
+            " continued; start a new run from them: --checkpoint with another --output_dir"
+        )
+    _check_fits(model, saved, path, optimizers)
+    try:
+        status = checkpoint_of(model, optimizers).read(path)
+        status.assert_existing_objects_matched()
+        status.expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as e:
+        raise DamagedCheckpoint(f"{path}: expected a whole checkpoint, cannot read it: {_reason(e)}") from None
+
+
+def _check_fits(model, saved, path, optimizers):
+    """UserError unless the file has exactly the model's weights (and moments), shape for shape."""
+    expected = {f"weights/{v.path}": v.value.shape.as_list() for v in model.weights}
+    if optimizers:
+        for name, optimizer in model.optimizers_by_name.items():
+            state = optimizer.state()
+            expected[f"optimizers/{name}/counts"] = state["counts"].shape.as_list()
+            for kind in ("m", "v"):
+                expected.update({f"optimizers/{name}/{kind}/{p}": v.shape.as_list() for p, v in state[kind].items()})
+    kinds = ("weights/", "optimizers/") if optimizers else ("weights/",)
+    found = {k: shape for k, shape in saved.items() if k.startswith(kinds)}
+    complaints = []
+    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    shapes = sorted(k for k in set(expected) & set(found) if list(expected[k]) != list(found[k]))
+    if missing:
+        complaints.append(f"without {len(missing)} of its {len(expected)} arrays ({_few(missing)})")
+    if unknown:
+        complaints.append(f"with {len(unknown)} that it does not have ({_few(unknown)})")
+    if shapes:
+        first = shapes[0]
+        complaints.append(
+            f"with {len(shapes)} of another shape ({first}: expected {list(expected[first])}, received {found[first]})"
+        )
+    if complaints:
+        raise UserError(
+            f"{path}: expected a checkpoint of this {type(model).__name__}, received one {', '.join(complaints)}"
+        )
+
+
+class Checkpoints:
+    """The numbered checkpoints of one run: `ckpt-<step>`, the last `keep` of them.
+
+    A checkpoint counts once it is complete: its files are written under another name
+    first, and the file `checkpoint`, which lists the good ones, is replaced at the end.
+    """
+
+    def __init__(self, model, folder, keep=3):
+        self.model, self.folder = model, folder
+        self._manager = tf.train.CheckpointManager(checkpoint_of(model), folder, max_to_keep=keep)
+
+    @property
+    def last(self):
+        """Path of the last one, or None."""
+        return self._manager.latest_checkpoint
+
+    def save(self):
+        """Writes the model's state; returns the path. A failure leaves the older ones as they are."""
+        step = int(self.model.step.numpy())
+        bad = [v.path for v in self.model.weights if not _finite(v.value)]
+        kept = f"; the last good checkpoint is {self.last}" if self.last else ""
+        if bad:
+            raise UserError(f"step {step}: expected finite weights, received NaN or infinity in {_few(bad)}{kept}")
+        try:
+            return self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as e:
+            self._remove_unlisted()
+            raise UserError(f"{self.folder}: cannot write the checkpoint of step {step}: {_reason(e)}{kept}") from None
+
+    def restore_last(self):
+        """Restores the newest checkpoint that can be read; returns its step, or None without any.
+
+        A damaged one is passed over with a warning that names it; if all are damaged the
+        last error is raised, since a restart from scratch would not be what was asked for.
+        """
+        error = None
+        for path in reversed(self._manager.checkpoints):
+            try:
+                restore(self.model, path)
+            except DamagedCheckpoint as e:
+                logging.warning("%s; going back to the checkpoint before it", e)
+                error = e
+                continue
+            return int(self.model.step.numpy())
+        if error:
+            raise error
+        return None
+
+    def _remove_unlisted(self):
+        """Deletes what an interrupted or failed write has left."""
+        listed = {os.path.basename(p) for p in self._manager.checkpoints}
+        for name in tf.io.gfile.listdir(self.folder):
+            stem = re.match(r"(ckpt-\d+)[._]", name)
+            if stem and stem.group(1) not in listed:
+                path = os.path.join(self.folder, name.rstrip("/"))
+                (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+
+    def clean(self):
+        """Removes the remains of writes that were killed, if there are any."""
+        if tf.io.gfile.isdir(self.folder):
+            self._remove_unlisted()
+
+
+def last_checkpoint(folder, step=None):
+    """Path of the last checkpoint in `folder`, or of the one at `step`; UserError where there is none."""
+    if step is None:
+        path = tf.train.latest_checkpoint(folder)
+        if not path:
+            raise UserError(f"{folder}: expected a checkpoint, found none; train first")
+        return path
+    path = os.path.join(folder, f"ckpt-{step}")
+    if not tf.io.gfile.exists(path + ".index"):
+        steps = sorted(int(m.group(1)) for n in _names(folder) if (m := re.fullmatch(r"ckpt-(\d+)\.index", n)))
+        raise UserError(f"{folder}: expected a checkpoint of step {step}, found those of {steps or 'none'}")
+    return path
+
+
+def _names(folder):
+    return tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+
+
+def _finite(value):
+    return not value.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(value)))
+
+
+def _unescape(key):
+    """Trackable's names: `.S` stands for a slash, `..` for a dot."""
+    return re.sub(r"\.(S|\.)", lambda m: "/" if m.group(1) == "S" else ".", key)
+
+
+def _few(names, limit=3):
+    rest = f", {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def _reason(error):
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__

@@ -1,11 +1,14 @@
 """Runs one recorded case of CADDY; section 15 of the specification says what each is."""
 
-from tests.parity import caddy_parts
+from tests.parity import caddy_model, caddy_parts
 
 CHECKS = {
     "layers": caddy_parts.check_layers,
     "loss_functions": caddy_parts.check_loss_functions,
     "networks": caddy_parts.check_networks,
+    "params": caddy_model.check_params,
+    "forward": caddy_model.check_forward,
+    "losses": caddy_model.check_losses,
 }
 
 

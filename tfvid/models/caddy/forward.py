@@ -61,7 +61,7 @@ class CaddyNetworks(Block):
             states, attention, noise[f"{rec}action_states"], noise[f"{rec}action_directions"], training=training
         )
         names = {"logits": "action_logits"}
-        return {f"{prefix}{names.get(k, k)}": result[k] for k in ACTION_KEYS}
+        return {f"{prefix}{names.get(k, k)}": self._wide(result[k]) for k in ACTION_KEYS}
 
     def choose(self, inferred, noise, temperature, actions=None, zero_variations=False):
         """The actions to play, and their variations.
@@ -110,7 +110,7 @@ class CaddyNetworks(Block):
         newest = [frames[j] for j in range(t, max(ground_truth, t + 1 - self.stacking) - 1, -1)]
         older = 3 * (self.stacking - len(newest))
         if older:
-            newest.append(observations[:, ground_truth - 1, ..., :older])
+            newest.append(ops.cast(observations[:, ground_truth - 1, ..., :older], newest[0].dtype))
         return ops.concatenate(newest, axis=-1) if len(newest) > 1 else newest[0]
 
     # Whole passes.
@@ -160,10 +160,10 @@ class CaddyNetworks(Block):
             seen_attention.append(focus)
         rec_states, rec_attention = ops.stack(seen, axis=1), ops.stack(seen_attention, axis=1)
         return {
-            "images": [ops.stack([image[r] for image in images], axis=1) for r in range(3)],
-            "hidden_states": ops.stack(hiddens, axis=1),
+            "images": [self._wide(ops.stack([image[r] for image in images], axis=1)) for r in range(3)],
+            "hidden_states": self._wide(ops.stack(hiddens, axis=1)),
             **self._common(states, attention, samples, variations, inferred),
-            "reconstructed_states": rec_states,
+            "reconstructed_states": self._wide(rec_states),
             "reconstructed_attention": rec_attention,
             **self.infer(rec_states, rec_attention, noise, training, "reconstructed_"),
         }
@@ -191,11 +191,11 @@ class CaddyNetworks(Block):
             hiddens.append(hidden)
         rec_states, rec_attention = self.encode_sequence(stack_frames(images[0], self.stacking), training)
         return {
-            "images": images,
-            "hidden_states": ops.stack(hiddens, axis=1),
-            "reconstructed_hidden_states": _unfold(direct, observations),
+            "images": [self._wide(image) for image in images],
+            "hidden_states": self._wide(ops.stack(hiddens, axis=1)),
+            "reconstructed_hidden_states": self._wide(_unfold(direct, observations)),
             **self._common(states, attention, samples, variations, inferred),
-            "reconstructed_states": rec_states,
+            "reconstructed_states": self._wide(rec_states),
             "reconstructed_attention": rec_attention,
             **self.infer(rec_states, rec_attention, noise, training, "reconstructed_"),
         }
@@ -224,7 +224,7 @@ class CaddyNetworks(Block):
                 state = known[:, t + 1]
             else:
                 state, _ = self.encoder(self.restack(frames, t + 1, ground_truth, observations), training=False)
-        return ops.stack([frames[t + 1] for t in range(count)], axis=1)
+        return self._wide(ops.stack([frames[t + 1] for t in range(count)], axis=1))
 
     def play(self, observation, action, variation, memory):
         """One interactive step, a pure function.
@@ -240,7 +240,7 @@ class CaddyNetworks(Block):
         """
         state, _ = self.encoder(observation, training=False)
         hidden, memory = self.dynamics(state, action, variation, memory, training=False)
-        frame = self.decoder(hidden, training=False, full_only=True)[0]
+        frame = self._wide(self.decoder(hidden, training=False, full_only=True)[0])
         following = frame if self.stacking == 1 else ops.concatenate([frame, observation[..., :-3]], axis=-1)
         return frame, following, memory
 
@@ -263,9 +263,13 @@ class CaddyNetworks(Block):
         probabilities = ops.softmax(inferred["action_logits"], axis=-1)
         self.centroids.update(probabilities, inferred["directions_mean"], reduce_sum)
 
+    def _wide(self, x):
+        """At least float32, for losses and samples under mixed_bfloat16."""
+        return ops.cast(x, self.variable_dtype)
+
     def _common(self, states, attention, samples, variations, inferred):
         return {
-            "states": states,
+            "states": self._wide(states),
             "attention": attention,
             "action_samples": samples,
             "action_variations": variations,

@@ -162,8 +162,6 @@ class CaddyHParams(HParams):
                 f"at most {self.observations_count} (sequence_length={self.sequence_length} less the"
                 f" {self.observation_stacking - 1} frames that observation_stacking takes as history)",
             )
-        if self.perceptual and self.precision == "mixed_bfloat16":
-            self.require(False, "precision", "float32 or float64 where the perceptual loss is used")
 
     # Schedules; k is the global step, 1 at the first update.
 

@@ -10,6 +10,7 @@ from tfvid.layers.resize import reduce_bilinear, resize_bilinear
 
 SMALLEST = 2.220446049250313e-16  # what takes the place of smaller probabilities in a logarithm
 MINIMUM_VARIANCE = 0.05
+TINY = 1e-30
 
 
 def real_frames(observations, count):
@@ -103,7 +104,8 @@ def entropy_of_logits(logits):
 
 def directions_kl(mean, variance):
     """Mean KL divergence of N(mean, variance) [..., D] to the standard normal."""
-    terms = 1 + ops.log(variance) - ops.square(mean) - variance
+    # The floor changes no variance that occurs; an exact 0 would make the loss infinite.
+    terms = 1 + ops.log(ops.maximum(variance, TINY)) - ops.square(mean) - variance
     return -0.5 * ops.mean(ops.sum(terms, axis=-1))
 
 
@@ -114,7 +116,7 @@ def states_distribution_kl(mean, variance, reference_mean, reference_variance):
     0.05, as in the original, so that the value is a divergence only above that.
     """
     variance, reference_variance = ops.stop_gradient(variance), ops.stop_gradient(reference_variance)
-    logarithms = ops.log(reference_variance) - ops.log(variance)
+    logarithms = ops.log(ops.maximum(reference_variance, TINY)) - ops.log(ops.maximum(variance, TINY))
     variance = ops.maximum(variance, MINIMUM_VARIANCE)
     reference_variance = ops.maximum(reference_variance, MINIMUM_VARIANCE)
     squared = ops.square(reference_mean - mean)

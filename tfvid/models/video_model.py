@@ -72,6 +72,10 @@ class VideoModel(keras.Model):
     def finish_build(self, optimizers):
         """Registers {name: Adam}; the last line of a subclass' constructor."""
         self.optimizers_by_name = dict(optimizers)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        for layer in self._flatten_layers():
+            if hasattr(layer, "replicas"):  # norms whose statistics are those of the global batch
+                layer.replicas = replicas
         self.built = True
         self.compile(optimizer=None, run_eagerly=False, jit_compile=False)
 

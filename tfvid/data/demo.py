@@ -12,6 +12,7 @@ from tfvid.data.prepare import Item, Option, Preparation, prepare
 from tfvid.errors import UserError
 
 ACTIONS = ("stay", "right", "left", "down", "up")
+_REVERSE = (0, 2, 1, 4, 3)
 _DIRECTIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)  # (x, y)
 _KEEP = 0.9  # chance that the action goes on
 # Colours of the square, the disc and the cross: bright on a dark ground.
@@ -26,10 +27,10 @@ class Demo(Preparation):
     ITEMS_PER_FILE = 128
     OPTIONS = {
         "size": Option(32, "side of the frames in pixels"),
-        "clip_length": Option(24, "frames of a clip"),
-        "train_clips": Option(512, "clips for training"),
-        "val_clips": Option(64, "clips for validation"),
-        "test_clips": Option(64, "clips for testing"),
+        "clip_length": Option(20, "frames of a clip"),
+        "train_clips": Option(400, "clips for training"),
+        "val_clips": Option(50, "clips for validation"),
+        "test_clips": Option(50, "clips for testing"),
         "seed": Option(0, "everything is drawn from it"),
     }
     DEFAULTS = {"context_frames": 2, "sequence_length": 8, "long_sequence_length": 16, "time_shift": 1}
@@ -87,7 +88,7 @@ def make_clip(rng, size, length):
         # At a wall the square would stand still: the player turns round.
         ahead = centre[0] + push
         if np.any(ahead < radius[0]) or np.any(ahead > 1 - radius[0]):
-            label = {0: 0, 1: 2, 2: 1, 3: 4, 4: 3}[label]
+            label = _REVERSE[label]
             push = speed * _DIRECTIONS[label]
         labels.append(label)
         pushes.append(push)

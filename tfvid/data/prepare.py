@@ -465,7 +465,7 @@ def _start_worker():
 
 def finish(job, prepared, groups, state, max_broken, name, progress):
     """Merges the groups' results, checks every record, writes the indices and dataset_info.json."""
-    from tfvid.data.verify import verify_split
+    from tfvid.data.verify import verify_records
 
     results = [records.read_json(_result_path(job.output_dir, g)) for g in groups]
     broken = [entry for r in results for entry in r["broken"]]
@@ -496,12 +496,12 @@ def finish(job, prepared, groups, state, max_broken, name, progress):
         broken=broken,
         labels=description.get("labels", {}),
     )
+    written = [r for r in results if r["split"] in splits]
+    paths = [os.path.join(job.output_dir, r["split"], r["file"]) for r in written]
+    verify_records(info, index_of_entries(paths, written), progress=progress)
     for split in splits:
-        mine = [r for r in results if r["split"] == split]
-        paths = [os.path.join(job.output_dir, split, r["file"]) for r in mine]
-        index = index_of_entries(paths, mine)
-        verify_split(info, index, progress=progress)
-        save_index(os.path.join(job.output_dir, split), index)
+        mine = [(p, r) for p, r in zip(paths, written) if r["split"] == split]
+        save_index(os.path.join(job.output_dir, split), index_of_entries(*zip(*mine)))
     info.save(job.output_dir)
     tf.io.gfile.rmtree(os.path.join(job.output_dir, PROGRESS_FOLDER))
     return info

@@ -27,7 +27,7 @@ def verify_source(source, progress=True):
         index = build_index(files)
         if source.info:
             _check_counts(source.info, split, files, index)
-        frames = verify_split(source.info, index, source.format, progress)
+        frames = verify_records(source.info, index, source.format, progress)
         report[split] = {"clips": len(index), "frames": int(frames.sum())}
     if not report:
         raise DataError(f"{source.folder}: expected *.tfrecord* files in {', '.join(SPLITS)}, found none")
@@ -38,7 +38,7 @@ def verify_source(source, progress=True):
     return report
 
 
-def verify_split(info, index, fmt=None, progress=True):
+def verify_records(info, index, fmt=None, progress=True):
     """Reads, parses and decodes every record of an index; returns frames [N] int64.
 
     Args:
@@ -49,7 +49,7 @@ def verify_split(info, index, fmt=None, progress=True):
     fmt = fmt or ClipFormat(os.path.dirname(os.path.dirname(index.files[0])), info)
     layout = fmt.layout(index.read(0), index.name(0))
     lengths = np.zeros(len(index), np.int64)
-    bar = tqdm(total=len(index), desc=f"verify {os.path.dirname(index.files[0])}", unit="clip", disable=not progress)
+    bar = tqdm(total=len(index), desc="verify", unit="clip", disable=not progress)
     with bar:
         for i, length in _checked(fmt, layout, index):
             if isinstance(length, str):

@@ -159,3 +159,13 @@ def discriminator_map(prefix, layer):
     for i, scale in enumerate(layer.scales):
         entries |= patch_map(f"{prefix}discriminator_{i}.model", scale)
     return entries
+
+
+def model_map(model):
+    """{original name: (variable, transform)} of an AG2Vid without its discriminator: `model_state`."""
+    entries = graph_map("acts_to_boxes.module.", model.acts_to_boxes)
+    if not model.hparams.graph_only:
+        if model.acts_to_objs is not None:
+            entries |= graph_map("acts_to_objs.module.", model.acts_to_objs)
+        entries |= video_map("layout_to_video.module.", model.video, model.appearance)
+    return entries

@@ -50,7 +50,7 @@ def perceptual(fake, real):
 
 
 def box_loss(predicted, boxes, objects, masked_mean=False):
-    """Ten times the smooth L1 distance (beta 1) of boxes after the first frame.
+    """Smooth L1 distance (beta 1) of boxes after the first frame.
 
     Args:
       predicted, boxes: [B, T, O, 4].
@@ -63,5 +63,5 @@ def box_loss(predicted, boxes, objects, masked_mean=False):
     mask = ops.cast(ops.not_equal(ops.sum(objects, axis=-1), 0), loss.dtype)[:, None, :, None]
     mask = ops.broadcast_to(mask, ops.shape(loss))
     if masked_mean:
-        return 10 * ops.sum(loss * mask) / ops.maximum(ops.sum(mask), 1)
-    return ops.mean(10 * loss * mask)
+        return ops.sum(loss * mask) / ops.maximum(ops.sum(mask), 1)
+    return ops.mean(loss * mask)

@@ -133,22 +133,23 @@ class ActionDiscriminator(keras.layers.Layer):
             states.append(self.mix(ops.concatenate([embedded, x], axis=-1)))
         return ops.stack(states, axis=1)
 
-    def call(self, frames, objects, boxes, clocked, training):
-        """Returns, for each scale, the list of features; frames are folded into the batch.
-
-        Args:
-          frames: [B, T, H, W, 3].
-          the rest: as in `object_states`.
-        """
+    def layout(self, objects, boxes, clocked, height, width):
+        """The layout that frames are judged beside, frames folded into its batch axis; it depends on no frame."""
         states = self.object_states(objects, boxes, clocked)
-        height, width = frames.shape[2:4]
         present = ops.broadcast_to(ops.not_equal(objects[:, None, :, 0], 0), ops.shape(boxes)[:3])
-        fold = [ops.reshape(v, (-1, *v.shape[2:])) for v in (states, boxes, present, frames)]
-        states, boxes, present, frames = fold
-        layout = make_layout(states, boxes, present, height, width)
+        states, boxes, present = (ops.reshape(v, (-1, *v.shape[2:])) for v in (states, boxes, present))
+        return make_layout(states, ops.cast(boxes, states.dtype), present, height, width)
+
+    def score(self, frames, layout, training):
+        """Judges frames [B, T, H, W, 3] beside their layout: for each scale, the list of features."""
+        frames = ops.reshape(frames, (-1, *frames.shape[2:]))
         outputs = []
         for i, scale in enumerate(self.scales):
             if i > 0:
                 frames, layout = halve(frames), halve_layout(layout)
             outputs.append(scale(frames, training=training, layouts=(layout,)))
         return outputs
+
+    def call(self, frames, objects, boxes, clocked, training):
+        """`score` of frames beside `layout` of the rest."""
+        return self.score(frames, self.layout(objects, boxes, clocked, *frames.shape[2:4]), training)

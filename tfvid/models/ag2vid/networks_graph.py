@@ -220,18 +220,21 @@ class ActionGraphModel(keras.layers.Layer):
           vectors [B, T, O, G] (zeros at the first frame), boxes [B, T, O, 4], and the
           clocked edges: edges [B, T, N, 3], progress [B, T, N], destinations [B, T, N, 2].
         """
-        steps = triplets.shape[1]
-        edges, progress, destinations = clocked_edges(actions, steps, self.action_padding)
+        edges, progress, destinations = self.clock(triplets, actions)
         embedded = self.attributes(objects)
         boxes = [first_boxes]
         vectors = [ops.zeros_like(ops.repeat(first_boxes[..., :1], self.embedding_dim, axis=-1))]
-        for t in range(1, steps):
+        for t in range(1, triplets.shape[1]):
             moved = self._step(
                 embedded, boxes[-1], triplets[:, t], edges[:, t], destinations[:, t], progress[:, t]
             )
             vectors.append(moved)
             boxes.append(boxes[-1] + self.box_net(moved))
         return ops.stack(vectors, axis=1), ops.stack(boxes, axis=1), (edges, progress, destinations)
+
+    def clock(self, triplets, actions):
+        """(edges, progress, destinations) of `clocked_edges` at the steps of `triplets`."""
+        return clocked_edges(actions, triplets.shape[1], self.action_padding)
 
     def _step(self, embedded, boxes, triplets, edges, destination, progress):
         x = self.object_net(ops.concatenate([embedded, ops.cast(boxes, embedded.dtype)], axis=-1))

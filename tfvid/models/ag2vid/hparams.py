@@ -1,0 +1,115 @@
+"""Hyper-parameters of AG2Vid, named as the original program's flags (data/args.py)."""
+
+import dataclasses
+import typing
+
+from tfvid.hparams import HParams, HParamsError, hp
+from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, parse_norm, parse_spade
+
+
+@dataclasses.dataclass(frozen=True)
+class AG2VidHParams(HParams):
+    """Fields of `AG2Vid`; the defaults are the original's for CATER.
+
+    `sequence_length` is the length of the clips that train the frames (the original's
+    frames_per_action), `long_sequence_length` of those that train the boxes and of
+    validation (four times frames_per_action_graph).
+    """
+
+    batch_size: int = hp(3, "clips in a step, over all devices", low=1)
+    max_steps: int = hp(1000000, "training steps", low=0)
+    lr: float = hp(1e-4, "learning rate of all three optimisers", low=0)
+    beta1: float = hp(0.5, "decay of Adam's first moment", low=0, high=1)
+    beta2: float = hp(0.999, "decay of Adam's second moment", low=0, high=1)
+
+    # The vocabulary.
+    attribute_sizes: tuple[int, ...] = hp(
+        (6, 10, 3, 4), "values of each attribute, 0 (image node, padding) included", low=1
+    )
+    num_predicates: int = hp(8, "static relations, padding (the last one) included", low=1)
+    num_actions: int = hp(7, "actions, padding (the last one) included", low=1)
+
+    # The graph.
+    graph_only: bool = hp(False, "train and use the boxes alone, without frames")
+    embedding_dim: int = hp(128, "E, size of attribute, relation and action embeddings", low=4)
+    gconv_dim: int = hp(128, "G, size of object vectors; equal to embedding_dim", low=4)
+    gconv_hidden_dim: int = hp(512, "size of messages in graph convolutions", low=1)
+    gconv_num_layers: int = hp(3, "graph convolutions", low=1)
+    gconv_pooling: str = hp(
+        "avg", "how messages are pooled; the original averages whatever is said", choices=("avg", "sum")
+    )
+    only_temporal: bool = hp(False, "use action edges only")
+    coupled_motion_appearance: bool = hp(False, "object vectors of the frames are those that move the boxes")
+
+    # The frames.
+    n_frames_G: int = hp(2, "frames that a frame depends on, itself included", low=2)
+    ngf: int = hp(64, "width of the generator", low=1)
+    num_upsampling_layers: str = hp("normal", "depth of the generator", choices=tuple(UPSAMPLINGS))
+    norm_G: str = hp("spectralspadesyncbatch3x3", "[spectral]spade<syncbatch|batch|instance>3x3")
+    aspect_ratio: float = hp(1.0, "width / height of the generator's first map", low=0.01)
+    nff: int = hp(32, "width of the flow network", low=1)
+    n_downsample_F: int = hp(3, "halvings in the flow network", low=0)
+    n_blocks_F: int = hp(6, "residual blocks of the flow network", low=0)
+    flow_multiplier: float = hp(20.0, "pixels that a flow output of 1 stands for")
+    flow_deconv: bool = hp(False, "up-sample by transposed convolutions in the flow network")
+    norm_F: str = hp("spectralsyncbatch", "[spectral]syncbatch, batch or instance")
+    align_corners: bool = hp(False, "a flow of zero is the identity; the original's is a slight zoom")
+    bp_prev: bool = hp(False, "train on generated previous frames and through them")
+
+    # The discriminator.
+    num_D: int = hp(2, "scales", low=1)
+    n_layers_D: int = hp(4, "layers of each scale", low=2)
+    ndf: int = hp(64, "width", low=1)
+    norm_D: str = hp("spectralinstance", "[spectral]syncbatch, batch or instance")
+
+    # The losses.
+    gan_mode: str = hp("hinge", "adversarial loss", choices=("ls", "original", "w", "hinge"))
+    no_ganFeat_loss: bool = hp(False, "leave feature matching out")
+    no_vgg_loss: bool = hp(False, "leave the VGG loss out")
+    lambda_feat: float = hp(10.0, "weight of feature matching", low=0)
+    lambda_vgg: float = hp(10.0, "weight of the VGG loss", low=0)
+    lambda_F_warp: float = hp(10.0, "weight of the warped previous frame against the frame", low=0)
+    discriminator_img_loss_weight: float = hp(1.0, "weight of the adversarial loss", low=0)
+    bbox_pred_loss_weight: float = hp(10.0, "weight of the box loss", low=0)
+    masked_box_loss: bool = hp(False, "average the box loss over real objects; the original counts padding too")
+    vgg_weights: str | None = hp(
+        None, "file of torchvision's VGG-19; 'random' takes fixed random features; needed unless no_vgg_loss"
+    )
+    vgg_widths: tuple[int, int, int, int, int] = hp((64, 128, 256, 512, 512), "channels of VGG's stages", low=1)
+
+    IGNORED_KEYS: typing.ClassVar[dict] = {
+        key: None
+        for key in (
+            "num_iterations num_val_samples shuffle_val loader_num_workers include_relationships number_of_objects"
+            " dataset_size grid_size g_mask_dim mask_noise_dim normalization activation netD_subarch"
+            " netD netG model name label2coco checkpoints_dir cache_data num_workers worker_id n_frames_D print_every"
+            " checkpoint_every output_dir run_name timing checkpoint_name checkpoint_gan_name checkpoint_graph_name"
+            " restore_checkpoint freeze_graph use_cuda gpu_ids norm_E resize_or_crop load_size fine_size no_flip label_nc"
+            " contain_dontcare_label output_nc init_type init_variance z_dim no_instance nef niter niter_decay optimizer"
+            " D_steps_per_G no_TTUR lambda_kld debug lambda_obj discriminator_obj_loss_weight"
+            " discriminator_temporal_loss_weight mask_pred_loss_weight pool_size ac_loss_weight resolution full_test"
+            " gan_loss_type d_normalization d_padding d_activation d_obj_arch crop_size vocab semantic_nc"
+        ).split()
+    } | {"mask_size": (0,), "mlp_normalization": ("none",), "layout_arch": ("graph",), "use_actions_loss": (1,)}
+
+    def validate(self):
+        super().validate()
+        self.require(
+            self.gconv_dim == self.embedding_dim, "gconv_dim", f"embedding_dim={self.embedding_dim}"
+        )
+        self.require(len(self.attribute_sizes) > 0, "attribute_sizes", "at least one attribute")
+        for key, parse in (("norm_G", parse_spade), ("norm_D", parse_norm), ("norm_F", parse_norm)):
+            try:
+                parse(getattr(self, key))
+            except ValueError as e:
+                raise HParamsError(f"hyper-parameter {key}: {e}") from None
+
+    @property
+    def condition_channels(self):
+        """sem: channels of the map that conditions the generator."""
+        return len(self.attribute_sizes) * self.embedding_dim
+
+    @property
+    def appearance_dim(self):
+        """Size of one attribute's embedding in the generator's layouts (384 / A where G = 128)."""
+        return 3 * self.gconv_dim // len(self.attribute_sizes)

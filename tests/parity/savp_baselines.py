@@ -112,8 +112,7 @@ def _check_forward(model, meta, arrays):
     draws = draws_of(arrays, "rand/", context, steps)
     variables = model.generator.trainable_weights
     with tf.GradientTape() as tape:
-        ground_truth = model.scheduled_sampling(tf.shape(inputs["images"])[0])
-        outputs = model.forward(inputs, draws, steps, ground_truth)
+        outputs = model.forward(inputs, draws, training=True)
         used = {k[: -len("_enc")]: v for k, v in outputs.items() if k.endswith("_enc")} or outputs
         losses = {k: tf.reduce_mean(v) for k, v in model.losses(used, inputs).items()}
         weights = model.loss_weights()
@@ -209,11 +208,11 @@ def _check_test(model, case):
     steps, context = inputs["images"].shape[1] - 1, model.hparams.context_frames
     draws = draws_of(arrays, "test/rand/", context, steps)
     latents = model.sample_latents(draws, tf.shape(inputs["images"])[0], steps)
-    outputs = model.rollout(inputs, steps, lambda t: None, latents)
+    outputs = model.rollout(inputs, steps, latents=latents)
     assert draws.unused() == []
     _check_outputs(outputs, arrays, "test/out/", model)
     # And through the public way: frames behind the context, from context frames alone.
     known = {k: v if v is None or k == "actions" else v[:, :context] for k, v in inputs.items()}
-    result = model.generate_from(known, draws, 1, steps - context + 1)
+    result = model.sample(known, draws, 1, steps - context + 1)
     expected = arrays["test/out/gen_images"][:, context - 1 :]
     np.testing.assert_allclose(result["images"][0], expected, rtol=0, atol=IMAGE_ATOL)

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfvid.errors import UserError
 from tfvid.models.baselines.hparams import RepeatHParams
 from tfvid.models.video_model import VideoModel
 
@@ -27,24 +28,25 @@ class Repeat(VideoModel):
 
     def generate(self, batch, seed, num_samples=1, horizon=None):
         h = self.hparams
-        images = self.images_to_float(batch["images"])
+        images = self.images_to_float(tf.convert_to_tensor(batch["images"]))
+        length = images.shape[1]
+        if length < h.context_frames:
+            raise UserError(f"generate: expected {h.context_frames} context frames. Received: {length}")
         if horizon is None:
-            length = images.shape[1]
-            horizon = (length if length and length > h.context_frames else h.sequence_length) - h.context_frames
+            length = length if length > h.context_frames else h.sequence_length or self.spec["images"].shape[0]
+            horizon = length - h.context_frames
         last = images[:, h.context_frames - 1]
         return {"images": tf.tile(last[None, :, None], [num_samples, 1, horizon, 1, 1, 1])}
 
     def signatures(self):
         """`serving_default`: images [B, context, H, W, C] in [0, 1], seed (without effect) -> images."""
         h = self.hparams
-        horizon = (h.long_sequence_length or h.sequence_length) - h.context_frames
+        horizon = (h.long_sequence_length or h.sequence_length or self.spec["images"].shape[0]) - h.context_frames
         shape = [None, h.context_frames, *self.spec["images"].shape[1:]]
+        inputs = [tf.TensorSpec(shape, tf.float32, name="images"), tf.TensorSpec([], tf.int64, name="seed")]
 
-        @tf.function(input_signature=[
-            {"images": tf.TensorSpec(shape, tf.float32, name="images")}, tf.TensorSpec([], tf.int64, name="seed")
-        ])  # fmt: skip
-        def predict(inputs, seed):
-            del seed
-            return {"images": self.generate(inputs, 0, horizon=horizon)["images"][0]}
+        @tf.function(input_signature=inputs)
+        def serve(images, seed):
+            return {"images": self.generate({"images": images}, seed, horizon=horizon)["images"][0]}
 
-        return {"serving_default": predict}
+        return {"serving_default": serve}

@@ -44,7 +44,7 @@ class SV2P(RecurrentBaseline):
         h = self.hparams
         if not h.stochastic_model:
             return {}
-        return {"latent": h.latent_channels, "encoder_frames": h.sequence_length}
+        return {"latent": h.latent_channels, "encoder_frames": self.clip_length}
 
     def loss_weights(self):
         weights = super().loss_weights()
@@ -63,46 +63,37 @@ class SV2P(RecurrentBaseline):
         dtype = tf.float64 if self.hparams.precision == "float64" else tf.float32
         return draws.normal("latents", [steps, *shape] if self.hparams.multi_latent else shape, dtype)
 
-    def _by_step(self, latents, steps):
-        return tf.unstack(latents, steps) if self.hparams.multi_latent else [latents] * steps
-
     def sample_latents(self, draws, batch, steps):
-        if not self.stochastic:
-            return [None] * steps
-        return self._by_step(self._noise(draws.scope("prior"), batch, steps), steps)
+        return self._noise(draws.scope("prior"), batch, steps) if self.stochastic else None
 
     def posterior(self, inputs):
         """(mean, log variance), each [B, H/8, W/8, latent], of whole training clips."""
         images = inputs["images"]
-        batch, length, height, width, channels = images.shape
-        if length != self.hparams.sequence_length:
-            raise UserError(
-                f"SV2P's posterior: expected clips of sequence_length={self.hparams.sequence_length} frames."
-                f" Received: {length}"
-            )
+        length, height, width, channels = images.shape[1:]
+        if length != self.clip_length:
+            raise UserError(f"SV2P's posterior: expected clips of {self.clip_length} frames. Received: {length}")
         frames = tf.reshape(tf.transpose(images, [0, 2, 3, 1, 4]), [-1, height, width, length * channels])
         mean, log_variance = self.generator.bind_encoder()(frames)
         return mean, log_variance + self.hparams.latent_std_min
 
-    def forward(self, inputs, draws, steps, ground_truth):
-        batch = tf.shape(inputs["images"])[0]
-        latents = self.sample_latents(draws, batch, steps)
-        outputs = self.rollout(inputs, steps, ground_truth(draws.scope("prior")), latents)
+    def forward(self, inputs, draws, training):
+        latents = self.sample_latents(draws, tf.shape(inputs["images"])[0], inputs["images"].shape[1] - 1)
+        outputs = self.rollout_of(inputs, draws.scope("prior"), training, latents)
         if self.stochastic:
-            posterior = self.training_outputs(inputs, draws, steps, ground_truth)
+            posterior = self.training_outputs(inputs, draws, training)
             outputs.update({f"{name}_enc": value for name, value in posterior.items()})
         return outputs
 
-    def training_outputs(self, inputs, draws, steps, ground_truth):
+    def training_outputs(self, inputs, draws, training):
         """The posterior rollout, with its `zs_mu` and `zs_log_sigma_sq` [B, H/8, W/8, latent]."""
         if not self.stochastic:
-            return super().training_outputs(inputs, draws, steps, ground_truth)
+            return super().training_outputs(inputs, draws, training)
         draws = draws.scope("posterior")
         mean, log_variance = self.posterior(inputs)
-        noise = self._noise(draws, tf.shape(mean)[0], steps)
+        noise = self._noise(draws, tf.shape(mean)[0], inputs["images"].shape[1] - 1)
         sample = mean + tf.exp(log_variance / 2) * noise
         latents = tf.where(self.step < self.hparams.num_iterations_1st_stage, noise, sample)
-        outputs = self.rollout(inputs, steps, ground_truth(draws), self._by_step(latents, steps))
+        outputs = self.rollout_of(inputs, draws, training, latents)
         return {**outputs, "zs_mu": mean, "zs_log_sigma_sq": log_variance}
 
     def kl_loss(self, outputs):

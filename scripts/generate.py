@@ -1,0 +1,49 @@
+"""Generates futures for clips of a data set: GIFs, PNG frames and a page to look at them.
+
+    python scripts/generate.py --checkpoint=RUN
+
+For each clip: every sample as a GIF (given frames, then predicted ones) and its predicted
+frames as PNG files, named as SAVP's generate.py names them, and one GIF with the truth and
+all samples side by side. The same seed gives the same files.
+"""
+
+import os
+
+from absl import flags
+
+from tfvid import cli
+from tfvid.errors import UserError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("checkpoint", None, "run folder, or RUN/checkpoints/ckpt-<step>")
+flags.DEFINE_string("input_dir", None, "folder of the data set; default: the one trained on")
+flags.DEFINE_string("split", "test", "train, val or test")
+flags.DEFINE_string("output_dir", None, "folder for the results; default: RUN/generated/<split>")
+flags.DEFINE_integer("num_samples", 5, "samples of each clip")
+flags.DEFINE_integer("num_videos", 8, "clips; 0: all")
+flags.DEFINE_integer("seed", 7, "seed of the samples")
+flags.DEFINE_integer("batch_size", 8, "clips in a batch; it is part of what the samples depend on")
+flags.DEFINE_integer("horizon", None, "frames to predict; default: those of a test clip")
+flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
+
+
+def main():
+    from tfvid.evaluation.generation import Request, generate
+
+    if not FLAGS.checkpoint:
+        raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
+    request = Request(
+        split=FLAGS.split,
+        num_samples=FLAGS.num_samples,
+        num_videos=FLAGS.num_videos,
+        seed=FLAGS.seed,
+        batch_size=FLAGS.batch_size,
+        horizon=FLAGS.horizon,
+        fps=FLAGS.fps,
+    )
+    output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", FLAGS.split)
+    generate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

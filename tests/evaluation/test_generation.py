@@ -1,0 +1,67 @@
+"""Files of generate: names, content, determinism, errors."""
+
+import os
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from tests.evaluation.toy import ToySource
+from tfvid.data.video_files import read_image, read_video
+from tfvid.errors import UserError
+from tfvid.evaluation.generation import Request, generate
+
+SMALL = Request(num_samples=2, num_videos=3, batch_size=2)
+
+
+def contents(folder):
+    return {n: pathlib.Path(os.path.join(folder, n)).read_bytes() for n in sorted(os.listdir(folder))}
+
+
+def test_files_and_their_frames(make_run, tmp_path, capsys):
+    source = ToySource(count=5)
+    out = str(tmp_path / "out")
+    page = generate(make_run(source=source, noise=0.0), out, SMALL)
+    names = set(os.listdir(out))
+    assert {f"gen_image_{i:05d}_{s:02d}.gif" for i in range(3) for s in range(2)} <= names
+    assert {f"gen_image_{i:05d}_{s:02d}_{t:02d}.png" for i in range(3) for s in range(2) for t in range(6)} <= names
+    assert not [n for n in names if n.startswith("gen_image_00003")]
+    last = source.clip(1, 2)["images"][1]
+    np.testing.assert_allclose(read_image(f"{out}/gen_image_00001_00_00.png").astype(int), last, atol=1)
+    frames, fps = read_video(f"{out}/gen_image_00001_00.gif")
+    assert frames.shape == (8, 16, 16, 3) or len(frames) <= 8  # equal frames may be stored as one
+    for gif in re.findall(r'src="([^"]+)"', pathlib.Path(page).read_text()):
+        assert gif in names
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_same_seed_same_files(make_run, tmp_path):
+    path = make_run()
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        generate(path, str(tmp_path / name), Request(**{**vars(SMALL), "seed": seed}), report=lambda line: None)
+    a, b, c = (contents(tmp_path / n) for n in "abc")
+    assert a == b
+    assert a["gen_image_00000_00_05.png"] != c["gen_image_00000_00_05.png"]
+    assert a["gen_image_00000_00_05.png"] != a["gen_image_00000_01_05.png"]
+
+
+def test_grey_frames_and_longer_horizon(make_run, tmp_path):
+    source = ToySource(count=2, frames=12, channels=1)
+    out = str(tmp_path / "out")
+    generate(make_run(source=source, long_sequence_length=8), out, Request(num_samples=1, horizon=10), lambda line: None)
+    assert "gen_image_00000_00_09.png" in os.listdir(out)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"horizon": 0}, "--horizon: expected at least 1"),
+        ({"horizon": 50}, "expected clips of 52 frames, found 8"),
+        ({"num_samples": 0}, "--num_samples: expected at least 1"),
+        ({"fps": 0.0}, "--fps: expected a positive number"),
+    ],
+)
+def test_errors_are_one_line(make_run, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        generate(make_run(), str(tmp_path / "out"), Request(**{**vars(SMALL), **changes}))

@@ -1,0 +1,1 @@
+"""Generating and evaluating with trained models: protocol, tables, plots, pages."""

@@ -7,6 +7,7 @@ only, they cannot skip an update, and their epsilon is placed in one way.
 
 import contextlib
 
+import numpy as np
 import tensorflow as tf
 
 _slots_wanted = [True]
@@ -112,46 +113,69 @@ class Adam:
         )
 
     def _factors(self, lr, ok, indices):
-        """The scalars of this update: shared ones, and for each index (beta1^t, beta2^t, epsilon).
+        """The scalars of this update: shared ones, and for each index (rate, beta1^t, beta2^t, epsilon).
 
         A skipped update has rate 0, beta 1 and (in `_update_one`) gradient 0, which change
         nothing, to the last bit. A tf.cond would wait for the accelerator at every variable.
         """
-
-        def when_ok(value, otherwise):
-            return tf.where(ok, tf.cast(value, self.dtype), tf.cast(otherwise, self.dtype))
-
-        t = tf.cast(tf.gather(self.counts, indices), self.dtype)
-        power1 = when_ok(tf.pow(tf.cast(self.beta1, self.dtype), t), 0)
-        power2 = when_ok(tf.pow(tf.cast(self.beta2, self.dtype), t), 0)
-        epsilon = tf.cast(self.epsilon, self.dtype) * tf.ones_like(t)
-        if self.form == "torch":
-            # m / (sqrt(v/c) + eps) = sqrt(c) * m / (sqrt(v) + sqrt(c) * eps)
-            epsilon = epsilon * tf.sqrt(1 - power2)
+        t = tf.gather(self.counts, indices)
+        rate, power1, power2, epsilon = (self._torch_factors if self.form == "torch" else self._keras_factors)(lr, t)
+        epsilon = tf.where(ok, epsilon, self._constant(self.epsilon))  # 0 / 0 before the first update else
+        each = [tf.where(ok, rate, 0), tf.where(ok, power1, 0), tf.where(ok, power2, 0), epsilon]
         return {
-            "rate": when_ok(lr, 0),
-            "beta1": when_ok(self.beta1, 1),
-            "beta2": when_ok(self.beta2, 1),
-            "each": tf.unstack(tf.stack([power1, power2, epsilon], axis=1)),
+            "decay": tf.where(ok, self._constant(lr) * self._constant(self.weight_decay), 0),
+            "beta1": tf.where(ok, self._constant(self.beta1), 1),
+            "beta2": tf.where(ok, self._constant(self.beta2), 1),
+            "each": tf.unstack(tf.stack(each, axis=1)),
         }
 
+    def _keras_factors(self, lr, t):
+        """(rate, beta1^t, beta2^t, epsilon), each [variables]; the kernel corrects the bias."""
+        t = tf.cast(t, self.dtype)
+        ones = tf.ones_like(t)
+        power1, power2 = (tf.pow(self._constant(beta), t) for beta in (self.beta1, self.beta2))
+        return self._constant(lr) * ones, power1, power2, self._constant(self.epsilon) * ones
+
+    def _torch_factors(self, lr, t):
+        """The same; the rate holds the corrections of the bias, in float64 as PyTorch's are.
+
+        m / (sqrt(v / c2) + eps) = sqrt(c2) * m / (sqrt(v) + sqrt(c2) * eps). The kernel
+        weighs a gradient with 1 - beta as rounded beta gives it, PyTorch with the rounded
+        1 - beta: for 0.999 in float32 these differ by 1.3e-5, for which c1 and c2 make up.
+        """
+        t = tf.cast(t, tf.float64)
+
+        def correction(beta):
+            rounded = np.asarray(beta, self.dtype.as_numpy_dtype)
+            return (1 - tf.pow(tf.constant(beta, tf.float64), t)) * (float(1 - rounded) / (1 - beta))
+
+        root = tf.sqrt(correction(self.beta2))
+        rate = tf.cast(lr, tf.float64) if tf.is_tensor(lr) else tf.constant(lr, tf.float64)
+        rate, epsilon = rate * root / correction(self.beta1), self.epsilon * root
+        zeros = tf.zeros_like(t, self.dtype)
+        return tf.cast(rate, self.dtype), zeros, zeros, tf.cast(epsilon, self.dtype)
+
+    def _constant(self, value):
+        """A number or tensor in the variables' type; `tf.cast` alone would round numbers to float32."""
+        return tf.cast(value, self.dtype) if tf.is_tensor(value) else tf.constant(value, self.dtype)
+
     def _update_all(self, strategy, grads, ok, factors, indices):
-        shared = tuple(factors[k] for k in ("rate", "beta1", "beta2"))
+        shared = tuple(factors[k] for k in ("beta1", "beta2", "decay"))
         for i, grad, each in zip(indices, grads, factors["each"]):
             strategy.extended.update(
                 _raw(self.targets[i]), self._update_one, args=(self.m[i], self.v[i], grad, ok, *shared, each),
                 group=True,
             )
 
-    def _update_one(self, variable, m, v, grad, ok, rate, beta1, beta2, each):
+    def _update_one(self, variable, m, v, grad, ok, beta1, beta2, decoupled_decay, each):
+        rate, power1, power2, epsilon = tf.unstack(each)
         g = tf.cast(grad, self.dtype)
         g = tf.where(ok, g, tf.zeros_like(g))
         decay = []
         if self.weight_decay and self.decoupled:
-            decay = [variable.assign(variable * (1 - rate * self.weight_decay))]
+            decay = [variable.assign(variable * (1 - decoupled_decay))]
         elif self.weight_decay:
-            g = g + tf.where(ok, tf.cast(self.weight_decay, self.dtype), 0) * variable
-        power1, power2, epsilon = tf.unstack(each)
+            g = g + tf.where(ok, self._constant(self.weight_decay), 0) * variable
         with tf.control_dependencies(decay):
             return tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle, m=m.handle, v=v.handle, beta1_power=power1, beta2_power=power2,

@@ -21,12 +21,14 @@ class BatchNorm(keras.layers.Layer):
       epsilon: added to the variance.
       affine: learn a scale and a shift; False where there is none or where they are
         given to each call.
+      scale_initializer: of the learnt scale.
 
     Input: [..., C]. Output: the same shape.
     """
 
-    def __init__(self, momentum=0.1, epsilon=1e-5, affine=True, name=None, **kwargs):
+    def __init__(self, momentum=0.1, epsilon=1e-5, affine=True, scale_initializer="ones", name=None, **kwargs):
         super().__init__(name=name, **kwargs)
+        self.scale_initializer = keras.initializers.get(scale_initializer)
         self.momentum, self.epsilon, self.affine = momentum, epsilon, affine
         self.replicas = 1
 
@@ -41,14 +43,14 @@ class BatchNorm(keras.layers.Layer):
 
         self.scale = self.shift = None
         if self.affine:
-            self.scale = self.add_weight(name="scale", shape=shape, initializer="ones", autocast=False)
+            self.scale = self.add_weight(name="scale", shape=shape, initializer=self.scale_initializer, autocast=False)
             self.shift = self.add_weight(name="shift", shape=shape, initializer="zeros", autocast=False)
         self.running_mean = statistic("running_mean", "zeros")
         self.running_variance = statistic("running_variance", "ones")
         self.num_batches_tracked = statistic("num_batches_tracked", "zeros", (), "int64")
         self.built = True
 
-    def call(self, x, training, scale=None, shift=None):
+    def call(self, x, training, scale=None, shift=None, updates=1):
         """Normalises `x`.
 
         Args:
@@ -57,13 +59,16 @@ class BatchNorm(keras.layers.Layer):
             ones; False normalises with the running ones.
           scale, shift: what takes the place of the learnt ones (conditional
             normalisation), broadcast against `x`.
+          updates: how often the running statistics move towards this batch's, for a batch
+            that the original runs several times.
         """
         dtype = x.dtype
         x = ops.cast(x, self.variable_dtype)  # statistics in bfloat16 would be far off
         if training:
             axes = tuple(range(len(x.shape) - 1))
             mean, variance = ops.moments(x, axes, synchronized=self.replicas > 1)
-            self._track(x, mean, variance)
+            for _ in range(updates):
+                self._track(x, mean, variance)
         else:
             mean, variance = self.running_mean, self.running_variance
         scale = self.scale if scale is None else ops.cast(scale, x.dtype)
@@ -86,4 +91,5 @@ class BatchNorm(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon, "affine": self.affine,
+            "scale_initializer": keras.initializers.serialize(self.scale_initializer),
         }

@@ -1,0 +1,199 @@
+"""ACT-VAE: pose sequences from one pose and an action class."""
+
+import tensorflow as tf
+
+from tfvid.errors import UserError
+from tfvid.models.actvae import losses
+from tfvid.models.actvae.hparams import ActVAEHParams
+from tfvid.models.actvae.networks import PoseNetwork
+from tfvid.models.actvae.pose_maps import coloured_view, pastel_colours
+from tfvid.models.draws import StatelessDraws
+from tfvid.models.optimizers import Adam
+from tfvid.models.video_model import VideoModel, weighted_sum
+
+ROLLOUTS = 3  # of one clip in a training step
+
+
+class PoseModel(VideoModel):
+    """What both stages share: reading poses and classes, sampling pose sequences."""
+
+    REQUIRED_KEYS = ("poses", "action_class")
+
+    def build_pose_network(self):
+        """Makes `self.pose_network` and `self.colours` from the hyper-parameters."""
+        h = self.hparams
+        self.condition_size = h.num_actions + int(h.frame_step_conditioning)
+        self.pose_network = PoseNetwork(
+            h.num_joints, self.condition_size, h.latent_dim, h.pose_head, h.decoder_units
+        )
+        self.colours = pastel_colours(h.num_joints)
+
+    @property
+    def pose_dtype(self):
+        """Float type of poses and noise: float32 at least."""
+        return tf.float64 if self.hparams.precision == "float64" else tf.float32
+
+    def check_spec(self):
+        super().check_spec()
+        h, shape = self.hparams, self.spec["poses"].shape
+        if shape.rank != 3 or shape[-1] != 2 or shape[-2] != h.num_joints:
+            raise UserError(
+                f"poses: expected [T, {h.num_joints}, 2] for num_joints={h.num_joints}. Received: {shape.as_list()}"
+            )
+        if h.frame_step_conditioning and "frame_step" not in self.spec:
+            raise UserError(
+                f"frame_step_conditioning needs frame_step in the data, received {', '.join(sorted(self.spec))}"
+            )
+
+    def flat_poses(self, poses):
+        """[..., J, 2] -> [..., 2J] in the model's float type."""
+        poses = tf.cast(poses, self.pose_dtype)
+        return tf.reshape(poses, tf.concat([tf.shape(poses)[:-2], [2 * self.hparams.num_joints]], 0))
+
+    def condition(self, batch):
+        """[B, K]: one-hot class, and the logarithm of the frame step where the networks are told it."""
+        onehot = tf.one_hot(batch["action_class"], self.hparams.num_actions, dtype=self.pose_dtype)
+        if not self.hparams.frame_step_conditioning:
+            return onehot
+        step = tf.math.log(tf.maximum(tf.cast(batch["frame_step"], self.pose_dtype), 1))
+        return tf.concat([onehot, step[:, None]], axis=-1)
+
+    def rollout(self, source, condition, noise):
+        """Rollouts of the same clips, all as one batch.
+
+        Args:
+          source: [B, 2J].
+          condition: [B, K].
+          noise: [R, horizon + 1, B, Z], standard normal.
+
+        Returns:
+          poses [R, B, horizon, 2J], mean and log_variance [horizon, R, B, Z].
+        """
+        count, steps, batch, latent = noise.shape[0], noise.shape[1], tf.shape(source)[0], noise.shape[3]
+        noise = tf.reshape(tf.transpose(noise, [1, 0, 2, 3]), [steps, count * batch, latent])
+        out = self.pose_network.bind()(tf.tile(source, [count, 1]), tf.tile(condition, [count, 1]), noise)
+        split = [steps - 1, count, batch, latent]
+        poses = tf.reshape(out.poses, [count, batch, steps - 1, source.shape[-1]])
+        return poses, tf.reshape(out.mean, split), tf.reshape(out.log_variance, split)
+
+    def sample_poses(self, batch, draws, num_samples, horizon):
+        """[num_samples, B, horizon, J, 2]: rollouts from the first pose of each clip.
+
+        The noise of a sample's first poses is the same for every horizon.
+        """
+        source = self.flat_poses(batch["poses"][:, 0])
+        shape = [num_samples, tf.shape(source)[0], self.hparams.latent_dim]
+        noise = tf.stack([draws.normal(f"latent/{t}", shape, self.pose_dtype) for t in range(horizon + 1)], axis=1)
+        poses, _, _ = self.rollout(source, self.condition(batch), noise)
+        return tf.reshape(poses, [num_samples, -1, horizon, self.hparams.num_joints, 2])
+
+    def learning_rate(self):
+        """Rate of the update that follows `step` finished ones; the original's schedule runs one step ahead."""
+        passed = tf.cast((self.step + 1) // self.hparams.lr_step_size, tf.float64)
+        return self.hparams.lr * tf.pow(tf.constant(self.hparams.lr_gamma, tf.float64), passed)
+
+    def learning_rates(self):
+        return {"lr": self.learning_rate()}
+
+    def adam(self, variables, name):
+        """The original's optimiser for a set of variables."""
+        h = self.hparams
+        return Adam(
+            variables, beta1=h.beta1, beta2=h.beta2, epsilon=1e-8, form="torch", weight_decay=h.weight_decay, name=name
+        )
+
+
+class ActVAE(PoseModel):
+    """Pose sequences from one pose and an action class.
+
+    Batch: `poses` [B, T, J, 2] (the first is the source), `action_class` [B], with
+    frame_step_conditioning also `frame_step` [B]. No image is used.
+    """
+
+    HPARAMS = ActVAEHParams
+    OPTIONAL_KEYS = ("frame_step",)
+
+    def __init__(self, hparams, spec, seed=0, name=None):
+        super().__init__(hparams, spec, seed=seed, name=name)
+        self.build_pose_network()
+        networks = {"temporal_vae": self.pose_network.temporal_vae, "decoder": self.pose_network.decoder}
+        self.finish_build({k: self.adam(n.trainable_variables, k) for k, n in networks.items()})
+
+    def train_step(self, batch, draws=None):
+        """One update of both networks; `draws` replaces the step's own noise."""
+        draws = draws or self.train_draws()
+        source, targets, condition = self._training_clips(batch, draws)
+        shape = [ROLLOUTS, self.hparams.horizon + 1, tf.shape(source)[0], self.hparams.latent_dim]
+        noise = draws.normal("latents", shape, self.pose_dtype)
+        with tf.GradientTape() as tape:
+            values = self.pose_losses(*self.rollout(source, condition, noise), targets)
+            total = weighted_sum(values, self.loss_weights())
+        optimizers = self.optimizers_by_name
+        gradients = tape.gradient(total, {k: o.targets for k, o in optimizers.items()})
+        logs = {}
+        for name in optimizers:
+            logs |= self.apply_gradients(name, gradients[name], self.learning_rate())
+        self.finish_step()
+        return {"loss": total, **values, **logs}
+
+    def _training_clips(self, batch, draws):
+        """Source [B, 2J], targets [B, T-1, 2J] and condition, some of them mirrored."""
+        poses = tf.cast(batch["poses"], self.pose_dtype)
+        if self.hparams.flip_probability:
+            flip = draws.bernoulli("flip", [tf.shape(poses)[0]], self.hparams.flip_probability)
+            poses = tf.where(flip[:, None, None, None], self.mirrored(poses), poses)
+        poses = self.flat_poses(poses)
+        return poses[:, 0], poses[:, 1:], self.condition(batch)
+
+    def mirrored(self, poses):
+        """The poses in the mirror image: pixel x becomes S - 1 - x, left joints become right ones."""
+        swapped = tf.gather(poses, self.hparams.flip_joints, axis=-2)
+        return tf.stack([-swapped[..., 0] - 2 / self.hparams.image_size, swapped[..., 1]], axis=-1)
+
+    def pose_losses(self, poses, mean, log_variance, targets):
+        """{"reconstruction", "kl"} without weights; `kl` is summed over the batch of all replicas."""
+        indices = losses.alignments(self.hparams.horizon, self.hparams.shifted_targets)
+        reconstruction = tf.add_n(losses.pose_reconstruction(poses, targets, indices))
+        # Of the first rollout only, as the original has it.
+        divergence = losses.gaussian_divergence(mean[:, 0], log_variance[:, 0])
+        batch = tf.cast(tf.shape(targets)[0], divergence.dtype)
+        if self.hparams.kl_per_sample:
+            return {"reconstruction": reconstruction, "kl": divergence / batch}
+        # Gradients are averaged over replicas, while this is a sum over the global batch.
+        return {"reconstruction": reconstruction, "kl": divergence * self.distribute_strategy.num_replicas_in_sync}
+
+    def loss_weights(self):
+        """{name: weight}."""
+        return {"reconstruction": self.hparams.recon_weight, "kl": self.hparams.kl_weight}
+
+    def test_step(self, batch):
+        """Joint errors in pixels of each clip, those of copying the source pose beside them."""
+        h = self.hparams
+        source, targets = batch["poses"][:, :1], batch["poses"][:, 1 : 1 + h.horizon]
+        draws = StatelessDraws(self.seed, stream="validation")
+        samples = self.sample_poses(batch, draws, h.eval_samples, h.horizon)
+        errors = self.pixel_errors(samples, targets)  # [S, B]
+        return {
+            "joint_error_px": tf.reduce_mean(errors, 0),
+            "joint_error_px_best": tf.reduce_min(errors, 0),
+            "joint_error_px_copy": self.pixel_errors(source, targets),
+        }
+
+    def pixel_errors(self, poses, truth):
+        """Mean distance of the joints in pixels: [..., T, J, 2] -> [...]."""
+        difference = tf.cast(poses, self.pose_dtype) - tf.cast(truth, self.pose_dtype)
+        return self.hparams.image_size / 2 * tf.reduce_mean(tf.norm(difference, axis=-1), [-2, -1])
+
+    def generate(self, batch, seed, num_samples=1, horizon=None):
+        """{"images": coloured views of the poses, "poses": [num_samples, B, horizon, J, 2]}."""
+        horizon = horizon or self.hparams.horizon
+        poses = self.sample_poses(batch, StatelessDraws(seed, stream="generate"), num_samples, horizon)
+        return {"images": self.views(poses), "poses": poses}
+
+    def views(self, poses):
+        """[..., image_size, image_size, 3] in [0, 1]."""
+        size = self.hparams.image_size
+        return coloured_view(tf.cast(poses, self.pose_dtype), self.colours, size, size)
+
+    def truth_frames(self, batch, horizon):
+        return self.views(batch["poses"][:, 1 : 1 + horizon])

@@ -1,0 +1,309 @@
+"""Pose to image: the generator that moves a person from one pose to another, and its discriminator.
+
+The generator is that of Zhu et al., "Progressive Pose Attention Transfer for Person Image
+Generation", 2019, with a mask head and with batch norm conditioned on the action in the
+decoder (ACT-VAE, arXiv 2108.05658). All maps are [N, H, W, C].
+"""
+
+import typing
+
+import keras
+from keras import ops
+
+from tfvid.layers.batch_norm import BatchNorm
+from tfvid.layers.bound import BoundLayer
+
+INIT_STDDEV = 0.02
+
+
+class Frame(typing.NamedTuple):
+    """What the generator gives.
+
+    Attributes:
+      image: [N, H, W, 3] in [-1, 1], painted pixels and those of the source mixed.
+      mask: [N, H, W, 1], share of the painted ones.
+    """
+
+    image: typing.Any
+    mask: typing.Any
+
+
+def _normal(mean=0.0):
+    return keras.initializers.RandomNormal(mean, INIT_STDDEV)
+
+
+class Conv2D(BoundLayer):
+    """Convolution with explicit padding on all four sides.
+
+    Args:
+      channels_in, channels_out: channels.
+      size: side of the kernel.
+      stride: of both axes.
+      padding: pixels on each side.
+      mode: "reflect" or "constant" (zeros).
+      use_bias: add a bias, initially 0.
+    """
+
+    def __init__(self, channels_in, channels_out, size, stride=1, padding=0, mode="reflect", use_bias=True, name=None):
+        super().__init__(name)
+        self.stride, self.padding, self.mode = stride, padding, mode
+        self.kernel = self.weight("kernel", (size, size, channels_in, channels_out), _normal())
+        self.bias = self.weight("bias", (channels_out,), "zeros") if use_bias else None
+
+    def call(self, x):
+        y = self.convolve(x, self.read(self.kernel))
+        return y if self.bias is None else y + self.read(self.bias)
+
+    def convolve(self, x, kernel):
+        """The convolution with a given kernel, without the bias."""
+        if self.padding:
+            p = self.padding
+            x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)
+        return ops.conv(x, kernel, strides=self.stride, padding="valid", data_format="channels_last")
+
+
+class DoublingConv2D(BoundLayer):
+    """Transposed convolution 3x3 of stride 2, padding 1 and output padding 1: [N, H, W, C] -> [N, 2H, 2W, out]."""
+
+    def __init__(self, channels_in, channels_out, name):
+        super().__init__(name)
+        self.kernel = self.weight("kernel", (3, 3, channels_out, channels_in), _normal())
+        self.bias = self.weight("bias", (channels_out,), "zeros")
+
+    def call(self, x):
+        # "valid" gives 2H + 1 rows, of which PyTorch's padding drops the first.
+        y = ops.conv_transpose(x, self.read(self.kernel), strides=2, padding="valid", data_format="channels_last")
+        return y[:, 1:, 1:] + self.read(self.bias)
+
+
+def _batch_norm(channels, name):
+    norm = BatchNorm(momentum=0.1, epsilon=1e-5, scale_initializer=_normal(1.0), name=name)
+    norm.build((None, None, None, channels))
+    return norm
+
+
+class ConvNorm(BoundLayer):
+    """Convolution, batch norm and, where asked for, ReLU."""
+
+    def __init__(self, channels_in, channels_out, size, name, relu=True, **conv):
+        super().__init__(name)
+        self.relu = relu
+        with self.scope():
+            self.conv = Conv2D(channels_in, channels_out, size, name="conv", **conv)
+            self.norm = _batch_norm(channels_out, "norm")
+
+    def call(self, x, training, updates=1):
+        return self.finish(self.conv(x), training, updates)
+
+    def finish(self, x, training, updates=1):
+        """What follows the convolution."""
+        x = self.norm(x, training=training, updates=updates)
+        return ops.relu(x) if self.relu else x
+
+
+class ActionNorm(BoundLayer):
+    """Batch norm whose scale and shift come from the action.
+
+    Variables: table [K, 2C], a row of scales (initially 1) and shifts (0) for each class.
+    """
+
+    def __init__(self, channels, num_actions, name):
+        super().__init__(name)
+        self.channels = channels
+        with self.scope():
+            self.norm = BatchNorm(momentum=0.001, epsilon=1e-5, affine=False, name="norm")
+            self.norm.build((None, None, None, channels))
+        self.table = self.weight("table", (num_actions, 2 * channels), self._initial_table)
+
+    @staticmethod
+    def _initial_table(shape, dtype=None):
+        half = (shape[0], shape[1] // 2)
+        return ops.concatenate([ops.ones(half, dtype), ops.zeros(half, dtype)], axis=-1)
+
+    def call(self, x, onehot, training):
+        scale, shift = ops.split(ops.matmul(onehot, self.read(self.table))[:, None, None], 2, axis=-1)
+        return self.norm(x, training=training, scale=scale, shift=shift)
+
+
+class Encoder(BoundLayer):
+    """[N, H, W, channels] -> [N, H/4, W/4, 4 ngf]."""
+
+    def __init__(self, channels, ngf, name):
+        super().__init__(name)
+        with self.scope():
+            self.stages = [
+                ConvNorm(channels, ngf, 7, padding=3, name="stage1"),
+                ConvNorm(ngf, 2 * ngf, 3, stride=2, padding=1, mode="constant", name="stage2"),
+                ConvNorm(2 * ngf, 4 * ngf, 3, stride=2, padding=1, mode="constant", name="stage3"),
+            ]
+
+    def call(self, x, training):
+        return self.finish(self.stages[0].conv(x), training)
+
+    def finish(self, x, training):
+        """What follows the first convolution."""
+        x = self.stages[0].finish(x, training)
+        for stage in self.stages[1:]:
+            x = stage(x, training=training)
+        return x
+
+    def part(self, x, channels):
+        """The first convolution of some input channels alone, bias left out.
+
+        The convolution of all channels is the sum of its parts and the bias.
+
+        Args:
+          x: [N, H, W, stop - start].
+          channels: (start, stop).
+        """
+        conv = self.stages[0].conv
+        return conv.convolve(x, conv.read(conv.kernel)[:, :, channels[0] : channels[1]])
+
+
+class AttentionBlock(BoundLayer):
+    """One step of the transfer: the pose stream says where the image stream changes.
+
+    Args:
+      channels: d, of the image stream.
+      pose_channels: of the pose stream that comes in.
+    """
+
+    def __init__(self, channels, pose_channels, name):
+        super().__init__(name)
+        with self.scope():
+            self.image1 = ConvNorm(channels, channels, 3, padding=1, name="image1")
+            self.image2 = ConvNorm(channels, channels, 3, padding=1, relu=False, name="image2")
+            self.pose1 = ConvNorm(pose_channels, pose_channels, 3, padding=1, name="pose1")
+            self.pose2 = Conv2D(pose_channels, channels, 3, padding=1, name="pose2")
+
+    def call(self, image, pose, training):
+        """(image stream [N, h, w, d], pose stream [N, h, w, 2d])."""
+        attention = self.pose2(self.pose1(pose, training=training))
+        change = self.image2(self.image1(image, training=training), training=training)
+        image = image + change * ops.sigmoid(attention)
+        return image, ops.concatenate([attention, image], axis=-1)
+
+
+class Generator(BoundLayer):
+    """Frame of a person in a target pose from a frame in a source pose.
+
+    Args:
+      num_joints: J.
+      num_actions: K.
+      ngf: channels of the first layer.
+      blocks: attention blocks.
+
+    Heights and widths must be multiples of 4.
+    """
+
+    def __init__(self, num_joints, num_actions, ngf, blocks, name="generator"):
+        super().__init__(name)
+        self.num_joints = num_joints
+        with self.scope():
+            self.image_encoder = Encoder(3, ngf, "image_encoder")
+            self.pose_encoder = Encoder(2 * num_joints, ngf, "pose_encoder")
+            self.blocks = [
+                AttentionBlock(4 * ngf, 8 * ngf if i else 4 * ngf, f"block{i}") for i in range(blocks)
+            ]
+            self.up1 = DoublingConv2D(4 * ngf, 2 * ngf, "up1")
+            self.up1_norm = ActionNorm(2 * ngf, num_actions, "up1_norm")
+            self.up2 = DoublingConv2D(2 * ngf, ngf, "up2")
+            self.up2_norm = ActionNorm(ngf, num_actions, "up2_norm")
+            self.head = Conv2D(ngf, 4, 7, padding=3, name="head")
+
+    def call(self, image, source_maps, target_maps, onehot, training):
+        """One frame for each source.
+
+        Args:
+          image: [N, H, W, 3] in [-1, 1].
+          source_maps, target_maps: [N, H, W, J].
+          onehot: [N, K].
+          training: True normalises with the batch's statistics.
+
+        Returns:
+          A `Frame`.
+        """
+        encoded = self.image_encoder(self._narrow(image), training=training)
+        maps = ops.concatenate([source_maps, target_maps], axis=-1)
+        pose = self.pose_encoder(self._narrow(maps), training=training)
+        return self.decode(image, encoded, pose, onehot, training)
+
+    def encode_source(self, image, source_maps):
+        """What all frames of a clip share in evaluation: (encoded image, source part of the pose stream)."""
+        part = self.pose_encoder.part(self._narrow(source_maps), (0, self.num_joints))
+        return self.image_encoder(self._narrow(image), training=False), part
+
+    def frame(self, image, encoded, target_maps, onehot):
+        """One frame in evaluation; `encoded` is what `encode_source` gave."""
+        features, source_part = encoded
+        first = self.pose_encoder.stages[0].conv
+        part = self.pose_encoder.part(self._narrow(target_maps), (self.num_joints, 2 * self.num_joints))
+        pose = self.pose_encoder.finish(source_part + part + first.read(first.bias), False)
+        return self.decode(image, features, pose, onehot, False)
+
+    def decode(self, image, features, pose, onehot, training):
+        """Attention blocks, doubling and mixing; returns a `Frame`."""
+        onehot = self._narrow(onehot)
+        for block in self.blocks:
+            features, pose = block(features, pose, training=training)
+        x = ops.relu(self.up1_norm(self.up1(features), onehot, training=training))
+        x = ops.relu(self.up2_norm(self.up2(x), onehot, training=training))
+        x = self.head(x)
+        x = ops.cast(x, image.dtype)
+        painted, mask = ops.tanh(x[..., :3]), ops.sigmoid(x[..., 3:])
+        return Frame(painted * mask + image * (1 - mask), mask)
+
+    def _narrow(self, x):
+        """The type that the layers compute in."""
+        return ops.cast(x, self.compute_dtype)
+
+
+class Discriminator(BoundLayer):
+    """Scores of a frame and its pose maps: a map of 8 ndf numbers at each of H/8 x W/8 places.
+
+    The original has no head of one channel and does not see the action.
+    """
+
+    def __init__(self, channels, ndf, blocks, name="discriminator"):
+        super().__init__(name)
+        with self.scope():
+            self.first = ConvNorm(channels, ndf, 7, padding=3, use_bias=False, name="first")
+            self.down = [
+                ConvNorm(
+                    ndf * 2**i, ndf * 2 ** (i + 1), 3, stride=2, padding=1, mode="constant", use_bias=False,
+                    name=f"down{i + 1}",
+                )
+                for i in range(3)
+            ]
+            same = {"size": 3, "padding": 1, "use_bias": False}
+            self.residual = [
+                (
+                    ConvNorm(8 * ndf, 8 * ndf, name=f"residual{i}_1", **same),
+                    ConvNorm(8 * ndf, 8 * ndf, name=f"residual{i}_2", relu=False, **same),
+                )
+                for i in range(blocks)
+            ]
+
+    def call(self, image, maps, training, updates=1):
+        """Scores and features.
+
+        Args:
+          image: [N, H, W, 3] in [-1, 1].
+          maps: [N, H, W, J], of the pose that the image should show.
+          training: True normalises with the batch's statistics.
+          updates: how often the running statistics move, where the original runs one
+            batch several times.
+
+        Returns:
+          scores [N, H/8, W/8, 8 ndf], features: list of three.
+        """
+        mode = {"training": training, "updates": updates}
+        x = ops.cast(ops.concatenate([image, maps], axis=-1), self.compute_dtype)
+        x = self.first(x, **mode)
+        features = []
+        for layer in self.down:
+            x = layer(x, **mode)
+            features.append(x)
+        for first, second in self.residual:
+            x = x + second(first(x, **mode), **mode)
+        return x, features

@@ -11,6 +11,9 @@ MODELS = {
     "sna": "tfvid.models.baselines.sna:SNA",
     "sv2p": "tfvid.models.baselines.sv2p:SV2P",
     "dna": "tfvid.models.baselines.dna:DNA",
+    "caddy": "tfvid.models.caddy.model:Caddy",
+    "actvae": "tfvid.models.actvae.model:ActVAE",
+    "actvae_p2i": "tfvid.models.actvae.model_p2i:ActVAEP2I",
     "repeat": "tfvid.models.baselines.repeat:Repeat",
 }
 

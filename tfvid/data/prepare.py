@@ -43,7 +43,7 @@ class Option:
     """One option of a preparation.
 
     Attributes:
-      default: its type is that of the values; None: a string or nothing.
+      default: its type is that of the values.
       doc: meaning and unit.
       choices: values allowed, or None.
     """
@@ -83,9 +83,11 @@ class Preparation:
       OPTIONS: {name: Option}.
       ITEMS_PER_FILE: work items in one record file.
       DEFAULTS: data-set hyper-parameters for dataset_info.json.
+      ENCODING: what "auto" stands for, one of `records.ENCODINGS`.
     """
 
     NEEDS_SOURCE = True
+    ENCODING = "auto"
     OPTIONS = {}
     ITEMS_PER_FILE = 16
     DEFAULTS = {}
@@ -142,19 +144,40 @@ def checked_options(known, given):
     """Every option with its default where none is given; UserError for a wrong one."""
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise UserError(f"option {unknown[0]!r}: expected one of {', '.join(sorted(known)) or 'none'}")
+        raise UserError(f"--{unknown[0]}: this data set has no such option, only {', '.join(sorted(known)) or 'none'}")
     values = {}
     for name, option in known.items():
         value = given.get(name, option.default)
         wanted = type(option.default)
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        if wanted is float and type(value) is int:
             value = float(value)
-        if option.default is not None and type(value) is not wanted:
+        if type(value) is not wanted:
             raise UserError(f"--{name}: expected a value of type {wanted.__name__}. Received: {value!r}")
         if option.choices and value not in option.choices:
             raise UserError(f"--{name}: expected one of {', '.join(map(str, option.choices))}. Received: {value!r}")
         values[name] = value
     return values
+
+
+def parse_option(option, name, text):
+    """The value of an option from a flag's text."""
+    kind = type(option.default)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return kind(text)
+    except (KeyError, ValueError):
+        raise UserError(f"--{name}: expected a value of type {kind.__name__}. Received: {text!r}") from None
+
+
+def parse_size(text, name="size"):
+    """"64" -> (64, 64); "256x96" or "256,96" (width, height) -> (256, 96); "" -> None."""
+    if not text:
+        return None
+    parts = text.lower().replace(",", "x").split("x")
+    if not 1 <= len(parts) <= 2 or not all(p.strip().isdigit() and int(p) > 0 for p in parts):
+        raise UserError(f"--{name}: expected a side or WIDTHxHEIGHT in pixels. Received: {text!r}")
+    return int(parts[0]), int(parts[-1])
 
 
 # Splits.
@@ -313,7 +336,7 @@ def prepare(
       source_dir: folder of the videos, or None where the data set needs none.
       output_dir: folder to write; `{train,val,test}/*.tfrecord` and dataset_info.json.
       options: {name: value} of the preparation's OPTIONS.
-      encoding: of the frames: "auto" (raw up to 64 pixels a side, else JPEG), "raw", "png" or "jpeg".
+      encoding: of the frames, one of `records.ENCODINGS`; "auto": as suits the data set.
       max_broken: items that may be unreadable before the preparation fails.
       processes: workers; default all cores; 0: in this process.
       overwrite: replace a data set that is there already.
@@ -324,7 +347,9 @@ def prepare(
       `DatasetInfo`.
     """
     prepared = preparation(dataset, source_dir, options or {})
-    records.choose_encoding(encoding, 1, 1)
+    if encoding not in records.ENCODINGS:
+        raise UserError(f"--encoding: expected one of {', '.join(records.ENCODINGS)}. Received: {encoding!r}")
+    encoding = prepared.ENCODING if encoding == "auto" else encoding
     job = Job(dataset, source_dir, output_dir, prepared.options, encoding)
     items = prepared.items()
     if not items:

@@ -114,11 +114,14 @@ class Field:
     encoding: str | None = None
 
 
+ENCODINGS = ("auto", "lossless", "raw", "png", "jpeg")
+
+
 def choose_encoding(option, height, width):
-    """"auto" -> "raw" up to RAW_LIMIT pixels a side, "jpeg" above; others as given."""
-    if option != "auto":
+    """"auto" and "lossless" -> "raw" up to RAW_LIMIT pixels a side, "jpeg" or "png" above."""
+    if option not in ("auto", "lossless"):
         return option
-    return "raw" if max(height, width) <= RAW_LIMIT else "jpeg"
+    return "raw" if max(height, width) <= RAW_LIMIT else {"auto": "jpeg", "lossless": "png"}[option]
 
 
 def encode_clip(clip, clip_id, encoding="auto"):
@@ -127,7 +130,7 @@ def encode_clip(clip, clip_id, encoding="auto"):
     Args:
       clip: {key: array} with keys of `KEYS`; `images` uint8 [T, H, W, C] is a must.
       clip_id: a word that is unique in the data set.
-      encoding: of the frames: "auto", "raw", "png" or "jpeg".
+      encoding: of the frames, one of ENCODINGS.
 
     Returns:
       (bytes, {key: Field}).

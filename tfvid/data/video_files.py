@@ -7,6 +7,7 @@ itself reads local files only, other paths go through a temporary copy.
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import tempfile
@@ -93,14 +94,33 @@ def read_video(path, max_frames=None):
     Raises:
       VideoError: one line that names the file and the reason.
     """
+    with open_video(path) as (frames, fps):
+        return np.stack(list(itertools.islice(frames, max_frames))), fps
+
+
+@contextlib.contextmanager
+def open_video(path):
+    """A video one frame after the other, in constant memory; arguments and errors of `read_video`.
+
+    Yields:
+      (iterator of uint8 [H, W, 3] RGB frames, at least one; fps or None).
+    """
     path = os.fspath(path)
     if tf.io.gfile.isdir(path):
-        return _read_folder(path, max_frames), None
-    if not tf.io.gfile.exists(path):
+        yield _folder_frames(path), None
+    elif not tf.io.gfile.exists(path):
         raise VideoError(f"{path}: expected a video file or a folder of frames, found nothing")
-    if path.lower().endswith(".gif"):
-        return _read_gif(path, max_frames)
-    return _read_with_opencv(path, max_frames)
+    elif path.lower().endswith(".gif"):
+        frames, fps = _read_gif(path)
+        yield iter(frames), fps
+    else:
+        with _local_copy(path) as local, _quiet_opencv():
+            capture = cv2.VideoCapture(local, cv2.CAP_FFMPEG)
+            try:
+                fps = capture.get(cv2.CAP_PROP_FPS)
+                yield _opencv_frames(capture, path), (float(fps) if fps > 0 and np.isfinite(fps) else None)
+            finally:
+                capture.release()
 
 
 def read_image(path):
@@ -198,29 +218,26 @@ def _write_with_opencv(path, frames, fps):
         writer.release()
 
 
-def _read_folder(path, max_frames):
-    names = frame_files(path)[:max_frames]
+def _folder_frames(path):
+    names = frame_files(path)
     if not names:
         raise VideoError(f"{path}: expected a folder of frames ({', '.join(IMAGE_SUFFIXES)}), found no image")
-    frames = []
+    shape = None
     for name in names:
         frame = read_image(os.path.join(path, name))
-        if frames and frame.shape != frames[0].shape:
+        if shape is not None and frame.shape != shape:
             raise VideoError(
-                f"{os.path.join(path, name)}: expected {list(frames[0].shape)} as in {names[0]},"
-                f" received {list(frame.shape)}"
+                f"{os.path.join(path, name)}: expected {list(shape)} as in {names[0]}, received {list(frame.shape)}"
             )
-        frames.append(frame)
-    return np.stack(frames)
+        shape = frame.shape
+        yield frame
 
 
-def _read_gif(path, max_frames):
+def _read_gif(path):
     try:
         with Image.open(io.BytesIO(read_bytes(path))) as image:
             frames, durations = [], []
             for frame in ImageSequence.Iterator(image):
-                if max_frames is not None and len(frames) >= max_frames:
-                    break
                 frames.append(_rgb_over_white(frame))
                 durations.append(frame.info.get("duration") or 0)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
@@ -232,27 +249,26 @@ def _read_gif(path, max_frames):
         return np.stack(frames), None
     # Writers merge equal frames into one of longer duration; they are told apart again.
     repeats = [max(round(d / shortest), 1) for d in durations]
-    return np.repeat(np.stack(frames), repeats, axis=0)[:max_frames], 1000.0 / shortest
+    return np.repeat(np.stack(frames), repeats, axis=0), 1000.0 / shortest
 
 
-def _read_with_opencv(path, max_frames):
-    with _local_copy(path) as local, _quiet_opencv():
-        capture = cv2.VideoCapture(local, cv2.CAP_FFMPEG)
+def _opencv_frames(capture, path):
+    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    count = 0
+    while True:
         try:
-            fps = capture.get(cv2.CAP_PROP_FPS)
-            frames = []
-            while max_frames is None or len(frames) < max_frames:
-                ok, frame = capture.read()
-                if not ok:
-                    break
-                frames.append(np.ascontiguousarray(frame[..., ::-1]))
+            ok, frame = capture.read()
         except cv2.error as e:
             raise VideoError(f"{path}: expected a video, cannot decode it: {_one_line(e)}") from None
-        finally:
-            capture.release()
-    if not frames:
+        if not ok:
+            break
+        count += 1
+        yield np.ascontiguousarray(frame[..., ::-1])
+    if not count:
         raise VideoError(f"{path}: expected a video that OpenCV can decode, read no frame from it")
-    return np.stack(frames), (float(fps) if fps and np.isfinite(fps) else None)
+    # The number in the header is an estimate in some formats; half of it is no estimate.
+    if count < 0.5 * announced:
+        raise VideoError(f"{path}: expected {announced:.0f} frames, read {count}: the video is truncated")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,78 @@
+"""Prepares a data set: videos in, checked TFRecord files and dataset_info.json out.
+
+    python scripts/prepare_data.py --dataset=video_folder --source_dir=my_videos --output_dir=data/mine --size=64
+    python scripts/prepare_data.py --dataset=kth --source_dir=downloads/kth --output_dir=data/kth
+    python scripts/prepare_data.py --dataset=breakout --output_dir=data/breakout
+    python scripts/prepare_data.py --dataset=bair --verify --output_dir=data/bair
+
+The same command goes on after an interruption. A video that cannot be read is skipped,
+counted and named. `--verify` prepares nothing: it checks every record of a data set that
+is there and names the broken file.
+"""
+
+from absl import flags
+
+from tfvid import cli
+from tfvid.data import prepare as prepare_lib
+from tfvid.data import records
+from tfvid.data.source import open_source
+from tfvid.data.verify import verify_source
+from tfvid.errors import UserError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("dataset", None, f"Data set to prepare: {', '.join(sorted(prepare_lib.PREPARATIONS))}.")
+flags.DEFINE_string("source_dir", None, "Folder with the videos; breakout and demo need none.")
+flags.DEFINE_string("output_dir", None, "Folder to write, or to check; default data/<dataset>.")
+flags.DEFINE_enum(
+    "encoding", "auto", records.ENCODINGS,
+    "How frames are kept. auto: as suits the data set; lossless: raw up to 64 pixels a side, PNG above.",
+)  # fmt: skip
+flags.DEFINE_integer("max_broken", 10, "Videos that may be unreadable before the preparation fails.", lower_bound=0)
+flags.DEFINE_integer("processes", None, "Worker processes; default all cores; 0: none.", lower_bound=0)
+flags.DEFINE_bool("overwrite", False, "Replace what is in --output_dir.")
+flags.DEFINE_bool("verify", False, "Check the data set in --output_dir instead of preparing it.")
+
+
+def define_options():
+    """One flag for each option of any data set, with the default of each in its help."""
+    users = {}
+    for name in sorted(prepare_lib.PREPARATIONS):
+        for option, value in prepare_lib.preparation_class(name).OPTIONS.items():
+            users.setdefault(option, []).append((name, value))
+    for option, uses in users.items():
+        text = "; ".join(f"{name}: {value.doc} (default {value.default!r})" for name, value in uses)
+        flags.DEFINE_string(option, None, text)
+    return users
+
+
+OPTIONS = define_options()
+
+
+def main():
+    if not FLAGS.dataset:
+        raise UserError(f"--dataset: expected one of {', '.join(sorted(prepare_lib.PREPARATIONS))}, received none")
+    folder = FLAGS.output_dir or f"data/{FLAGS.dataset}"
+    given = {name: FLAGS[name].value for name in OPTIONS if FLAGS[name].value is not None}
+    if FLAGS.verify:
+        report = verify_source(open_source(FLAGS.dataset, folder))
+    else:
+        if FLAGS.dataset not in prepare_lib.PREPARATIONS:
+            raise UserError(
+                f"--dataset: expected one of {', '.join(sorted(prepare_lib.PREPARATIONS))}."
+                f" Received: {FLAGS.dataset!r}"
+            )
+        known = prepare_lib.preparation_class(FLAGS.dataset).OPTIONS
+        values = {k: prepare_lib.parse_option(known[k], k, v) if k in known else v for k, v in given.items()}
+        info = prepare_lib.prepare(
+            FLAGS.dataset, FLAGS.source_dir, folder, values, FLAGS.encoding, FLAGS.max_broken, FLAGS.processes,
+            FLAGS.overwrite,
+        )  # fmt: skip
+        report = info.splits
+        if info.broken:
+            print(f"{folder}: left out {len(info.broken)} unreadable items; {records.INFO_FILE} names them")
+    for split, entry in report.items():
+        print(f"{folder}/{split}: {entry['clips']} clips, {entry['frames']} frames, every record checked")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -6,6 +6,7 @@ the original's own float32 and float64 runs.
 """
 
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tfvid import models
 from tfvid.conversion.assign import assign
 from tfvid.data import penn
 from tfvid.losses.adversarial import gan_loss
-from tfvid.models.actvae import convert
+from tfvid.models.actvae import convert, convert_p2i
 from tfvid.models.actvae import losses as losses_lib
 from tfvid.models.actvae.hparams import ActVAEHParams, ActVAEP2IHParams
 from tfvid.models.actvae.model_p2i import VGG_WEIGHTS
@@ -24,6 +25,7 @@ from tfvid.models.draws import RecordedDraws
 
 NETWORKS = 2e-5  # of the array's largest value
 LOSSES = 1e-5  # relative
+VGG = "criterionVGG.vgg."  # computed further by the original than its last feature
 TARGETS = 5  # frames after the source
 
 
@@ -74,7 +76,7 @@ def build_p2i(case, parameters, precision="float32", **options):
         num_actions=config["n_label"], latent_dim=config["p2i_z"], batch_size=config["p2iB"],
         ngf=config["ngf"], g_blocks=config["g_blocks"], ndf=config["ndf"], d_blocks=config["d_blocks"],
         vgg_widths=tuple(w // config["vgg_div"] for w in (64, 128, 256, 512, 512)),
-        lr_step_size=config["step_size"], precision=precision, **options,
+        lr_step_size=config["step_size"], precision=precision, vgg_weights="random", **options,
     )
     model = models.build("actvae_p2i", hparams, spec(hparams.num_joints, (config["H"], config["W"])))
     fill(model, parameters)
@@ -92,23 +94,17 @@ def spec(joints, size=None):
 
 def fill(model, parameters):
     """Assigns every recorded parameter; those of networks that the recording lacks stay."""
-    sources = convert.variable_map(model)
-    own = {p: s for p, s in sources.items() if s.name in parameters}
-    assert {s.name for s in own.values()} >= {n for n in parameters if not skipped(n)}
-    part = Part({v.path: v for v in model.weights if v.path in own})
-    assign(part, parameters, own, ignorable=skipped)
+    vgg = {k.removeprefix(VGG): v for k, v in parameters.items() if k.startswith(VGG)}
+    if vgg:
+        model.perceptual.network.load_torch(vgg)
+    sources = {p: s for p, s in variable_map(model).items() if s.name in parameters}
+    variables = types.SimpleNamespace(weights=[v for v in model.weights if v.path in sources])
+    assign(variables, parameters, sources, ignorable=lambda name: name.startswith(VGG))
 
 
-def skipped(name):
-    """The original computes VGG further than its last feature."""
-    return name.startswith("criterionVGG")
-
-
-class Part:
-    """Some of a model's variables, in the form that `assign` takes."""
-
-    def __init__(self, variables):
-        self.weights = list(variables.values())
+def variable_map(model):
+    """{path: source} of either model."""
+    return (convert_p2i if hasattr(model, "generator") else convert).variable_map(model)
 
 
 def batch_of(arrays, images=False):
@@ -154,7 +150,7 @@ def same_loss(actual, expected, what=""):
 def in_original_form(model):
     """{the original's name: value in the original's layout} of every variable."""
     values = {}
-    for path, source in convert.variable_map(model).items():
+    for path, source in variable_map(model).items():
         value = np.asarray(next(v for v in model.weights if v.path == path))
         values[source.name] = to_original(source, value)
     return values
@@ -253,7 +249,7 @@ def check_pose_losses(case):
     same_loss(weights["reconstruction"] * values["reconstruction"], arrays["loss/recon_total"])
     same_loss(total, arrays["loss/total"])
     near(tf.reshape(rollout[1][:, 0], arrays["out/mu"].shape), arrays["out/mu"])
-    sources = convert.variable_map(model)
+    sources = variable_map(model)
     for variable, gradient in zip(model.trainable_variables, gradients):
         source = sources[variable.path]
         near(to_original(source, gradient.numpy()), arrays[f"grad/{source.name}"], 1e-4, source.name)
@@ -493,7 +489,7 @@ def check_mode(case, model, clip, mode):
 
 def check_gradient_norms(case, model, network, gradients, mode):
     """Of the network that the mode updates; the original computes others' for nothing."""
-    sources = convert.variable_map(model)
+    sources = variable_map(model)
     zero = set(case.meta["zero_gradient_keys"])
     compared = 0
     for variable, gradient in zip(model.optimizers_by_name[network].targets, gradients):
@@ -527,8 +523,8 @@ def check_train_p2i(case):
     names = {
         "reconstruction": ("recon_target", "reconstruction"), "vgg": ("vgg_target", "vgg"),
         "feature": ("feature", "feature"), "gan": ("gen_adv_pair", "gan"),
-        "gan_generated": ("gen_adv_pair2", "gan"), "discriminator_gan": ("dis_adv_pair", "discriminator_gan"),
-        "discriminator_gan_generated": ("dis_adv_pair2", "discriminator_gan"),
+        "generated_gan": ("gen_adv_pair2", "gan"), "discriminator_gan": ("dis_adv_pair", "discriminator_gan"),
+        "generated_discriminator_gan": ("dis_adv_pair2", "discriminator_gan"),
     }
     i, rate = 1, 0.0
     while f"lr{i}" in arrays:

@@ -114,6 +114,9 @@ class VideoModel(keras.Model):
         """{name: tf.function with an input signature} for `tfvid.serving.export`."""
         raise NotImplementedError
 
+    def begin_training(self):
+        """Called once, before the first step of a new run (not when one goes on): takes what else it starts from."""
+
     def phase(self, step):
         """A hashable value that is constant while one traced training step serves.
 

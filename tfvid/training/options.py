@@ -27,6 +27,7 @@ class TrainOptions:
     max_steps: int | None = option(None, "steps of the whole run, instead of the hyper-parameter max_steps", low=0)
     seed: int = option(0, "seed of the initial weights, the noise and the order of the data", low=0)
     checkpoint: str | None = option(None, "run folder or checkpoint whose weights a new run starts from")
+    pose_checkpoint: str | None = option(None, "of actvae_p2i: run folder of the actvae that generates the poses")
     strategy: str = option(
         "auto",
         "one: one device; mirrored: all devices of this machine; multi_worker: the machines of TF_CONFIG; auto:"

@@ -1,19 +1,88 @@
-"""The original's checkpoints: names of its variables, files of a snapshot.
+"""The original's checkpoints of ACT-VAE: names of its variables, files of a snapshot.
 
-A snapshot is `<epoch>_im_encode_content_<iteration>.pt` (pose decoder),
-`..._im_encode_vae_...`, and of the pose-to-image stage also `..._generator_...` and
-`..._classifier_...`; published ones go without numbers. Each holds {"a": state dict}.
+A snapshot is `<epoch>_im_encode_content_<iteration>.pt` (pose decoder) and
+`<epoch>_im_encode_vae_<iteration>.pt`; published ones go without numbers. Each holds
+{"a": state dict}. For the pose-to-image stage see `convert_p2i`.
 """
 
-from tfvid.conversion.assign import Source, conv2d_kernel, conv2d_transpose_kernel, dense_kernel
+import os
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from tfvid.conversion import torch_file
+from tfvid.conversion.assign import Source, dense_kernel
+from tfvid.errors import UserError
 
 # Name of the network inside the original program -> middle of its file's name.
-FILES = {
-    "image_enc_vae": "im_encode_vae",
-    "image_enc_content": "im_encode_content",
-    "generator": "generator",
-    "classifier": "classifier",
-}
+FILES = {"image_enc_vae": "im_encode_vae", "image_enc_content": "im_encode_content"}
+
+
+def read_source(path):
+    """{name inside the original program: array} of the newest snapshot of a folder, or of the one a file is of."""
+    return read_snapshot(path, FILES)
+
+
+def read_snapshot(path, files, optional=()):
+    """The networks of one snapshot.
+
+    Args:
+      path: its folder, or one of its files.
+      files: {prefix of the names: middle of the file name}.
+      optional: prefixes whose file may be missing.
+
+    Raises:
+      UserError: a file is missing or holds something else.
+    """
+    folder = path if tf.io.gfile.isdir(path) else os.path.dirname(path) or "."
+    snapshots = _snapshots(folder, files)
+    if not snapshots:
+        raise UserError(f"{path}: expected files [<epoch>_]{next(iter(files.values()))}[_<iteration>].pt, found none")
+    chosen = max(snapshots, key=lambda s: int(s[1] or 0))
+    if not tf.io.gfile.isdir(path):
+        chosen = next((s for s, names in snapshots.items() if os.path.basename(path) in names.values()), None)
+        if chosen is None:
+            raise UserError(f"{path}: expected one of a snapshot's files, such as {next(iter(files.values()))}.pt")
+    tensors = {}
+    for prefix, middle in files.items():
+        if prefix not in snapshots[chosen]:
+            if prefix in optional:
+                continue
+            raise UserError(f"{folder}: expected {'_'.join(filter(None, (chosen[0], middle, chosen[1])))}.pt, found none")
+        file = os.path.join(folder, snapshots[chosen][prefix])
+        saved = torch_file.read(file)
+        if not isinstance(saved, dict) or not isinstance(saved.get("a"), dict):
+            raise UserError(f"{file}: expected {{'a': state dict}} as the original writes it")
+        tensors |= {f"{prefix}.{k}": v for k, v in torch_file.flatten(saved["a"]).items()}
+    if chosen[1]:  # the last finished iteration, from 0
+        tensors["step"] = np.int64(int(chosen[1]) + 1)
+    return tensors
+
+
+def _snapshots(folder, files):
+    """{(epoch, iteration): {prefix: file name}}, numbers as text, "" where there is none."""
+    found = {}
+    for name in sorted(tf.io.gfile.listdir(folder)):
+        for prefix, middle in files.items():
+            match = re.fullmatch(rf"(?:(\d+)_)?{middle}(?:_(\d+))?\.pt", name)
+            if match:
+                found.setdefault((match.group(1) or "", match.group(2) or ""), {})[prefix] = name
+    return found
+
+
+def is_ignorable(name):
+    """The step is no variable."""
+    return name == "step"
+
+
+def data_spec(hparams):
+    """The poses that the published model was trained on; see `tfvid.data.penn`."""
+    length = hparams.sequence_length or 1 + hparams.targets
+    return {
+        "poses": tf.TensorSpec([length, hparams.num_joints, 2], tf.float32),
+        "action_class": tf.TensorSpec([], tf.int32),
+    }
 
 
 def variable_map(model):
@@ -21,19 +90,15 @@ def variable_map(model):
 
     Names are those inside the original program: the network's prefix and the name in
     its file, e.g. "image_enc_vae.rnn.weight_ih_l0".
-
-    Args:
-      model: `ActVAE` or `ActVAEP2I`.
     """
+    if model.hparams.pose_head != "hidden":
+        raise UserError(
+            f"pose_head: expected hidden, the original's form. Received: pose_head={model.hparams.pose_head}"
+        )
     entries = [
         *_lstm("image_enc_vae.rnn", model.pose_network.temporal_vae.cell),
         *_lstm("image_enc_content.rnn", model.pose_network.decoder.cell),
     ]
-    if hasattr(model, "generator"):
-        entries += _generator(model.generator) + _discriminator(model.discriminator)
-        if model.vgg is not None:
-            for name, layer in model.vgg.torch_names().items():
-                entries += _conv(f"criterionVGG.vgg.{name}", layer)
     return {variable.path: source for variable, source in entries}
 
 
@@ -44,49 +109,3 @@ def _lstm(name, cell):
         (cell.bias_input, Source(f"{name}.bias_ih_l0")),
         (cell.bias_recurrent, Source(f"{name}.bias_hh_l0")),
     ]
-
-
-def _conv(name, layer, kernel=conv2d_kernel):
-    entries = [(layer.kernel, Source(f"{name}.weight", kernel))]
-    return entries if layer.bias is None else [*entries, (layer.bias, Source(f"{name}.bias"))]
-
-
-def _norm(name, norm):
-    entries = [(norm.scale, Source(f"{name}.weight")), (norm.shift, Source(f"{name}.bias"))] if norm.affine else []
-    return [
-        *entries,
-        (norm.running_mean, Source(f"{name}.running_mean")),
-        (norm.running_variance, Source(f"{name}.running_var")),
-        (norm.num_batches_tracked, Source(f"{name}.num_batches_tracked")),
-    ]
-
-
-def _conv_norm(name, index, layer):
-    """A convolution at `index` of a sequence and the norm behind it."""
-    return _conv(f"{name}.{index}", layer.conv) + _norm(f"{name}.{index + 1}", layer.norm)
-
-
-def _generator(net):
-    entries = []
-    for stream, encoder in ((1, net.image_encoder), (2, net.pose_encoder)):
-        for index, stage in zip((1, 4, 7), encoder.stages):
-            entries += _conv_norm(f"generator.model_stream{stream}_down", index, stage)
-    for i, block in enumerate(net.blocks):
-        image, pose = (f"generator.att.{i}.conv_block_stream{stream}" for stream in (1, 2))
-        entries += _conv_norm(image, 1, block.image1) + _conv_norm(image, 5, block.image2)
-        entries += _conv_norm(pose, 1, block.pose1) + _conv(f"{pose}.5", block.pose2)
-    for i, (up, norm) in enumerate(((net.up1, net.up1_norm), (net.up2, net.up2_norm)), 1):
-        entries += _conv(f"generator.model_stream1_up_{i}.0", up, conv2d_transpose_kernel)
-        entries += _norm(f"generator.model_stream1_up_{i}_bn.bn", norm.norm)
-        entries += [(norm.table, Source(f"generator.model_stream1_up_{i}_bn.embed.weight"))]
-    return entries + _conv("generator.model_stream1_up.1", net.head)
-
-
-def _discriminator(net):
-    entries = _conv_norm("classifier.model1", 1, net.first)
-    for i, layer in enumerate(net.down, 2):
-        entries += _conv_norm(f"classifier.model{i}", 0, layer)
-    for i, (first, second) in enumerate(net.residual):
-        name = f"classifier.model_res.{i}.conv_block"
-        entries += _conv_norm(name, 1, first) + _conv_norm(name, 5, second)
-    return entries

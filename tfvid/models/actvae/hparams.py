@@ -84,6 +84,7 @@ class ActVAEP2IHParams(PoseHParams):
     """Of `actvae_p2i`; the first block must be that of the frozen `actvae`."""
 
     max_steps: int = hp(300000, "training steps", low=0)
+    pose_checkpoint: str | None = hp(None, "run folder of the actvae that generates the poses")
     ngf: int = hp(64, "channels of the generator's first layer", low=1)
     g_blocks: int = hp(9, "attention blocks of the generator", low=1)
     ndf: int = hp(64, "channels of the discriminator's first layer", low=1)
@@ -93,6 +94,9 @@ class ActVAEP2IHParams(PoseHParams):
     gan_weight: float = hp(5.0, "weight of the adversarial losses", low=0)
     feature_weight: float = hp(1.0, "weight of the discriminator's features", low=0)
     vgg_weight: float = hp(5.0, "weight of the VGG-19 features; 0: no VGG", low=0)
+    vgg_weights: str | None = hp(
+        None, "file of torchvision's VGG-19; 'random' takes fixed random features; needed unless vgg_weight is 0"
+    )
     vgg_preprocess: str = hp(
         "none", "what VGG is fed with: frames in [-1, 1] (original), or normalised as it was trained",
         choices=("none", "imagenet"),

@@ -5,7 +5,6 @@ import typing
 import tensorflow as tf
 
 from tfvid.errors import UserError
-from tfvid.layers.vgg import FIRST_RELUS, VGGFeatures
 from tfvid.losses.adversarial import gan_loss
 from tfvid.metrics.frames import psnr
 from tfvid.models.actvae import losses
@@ -14,8 +13,13 @@ from tfvid.models.actvae.model import PoseModel
 from tfvid.models.actvae.networks_p2i import Discriminator, Generator
 from tfvid.models.actvae.pose_maps import pose_maps
 from tfvid.models.draws import StatelessDraws
+from tfvid.models.perceptual import PerceptualVGG
 from tfvid.models.video_model import weighted_sum
 
+# What must be the same in the frozen pose network.
+POSE_NETWORK_KEYS = (
+    "num_joints", "num_actions", "latent_dim", "pose_head", "decoder_units", "frame_step_conditioning", "image_size",
+)  # fmt: skip
 VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 # Mean and deviation that torchvision's networks were trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,7 +56,7 @@ class ActVAEP2I(PoseModel):
     `action_class` [B]; the person's pixels from `masks` [B, T, H, W, 1], from `boxes`
     [B, T, 1, 4], or else from the extent of the pose.
 
-    The pose network is frozen. `load_pose_network` fills it before training.
+    The pose network is frozen; a new run takes it from `pose_checkpoint`.
     """
 
     HPARAMS = ActVAEP2IHParams
@@ -67,15 +71,44 @@ class ActVAEP2I(PoseModel):
         self.pose_network.trainable = False
         self.generator = Generator(h.num_joints, h.num_actions, h.ngf, h.g_blocks)
         self.discriminator = Discriminator(3 + h.num_joints, h.ndf, h.d_blocks)
-        self.vgg = self._build_vgg() if h.vgg_weight else None
+        self.perceptual = PerceptualVGG(h.vgg_weights, h.precision, "set vgg_weight to 0", h.vgg_widths)
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.finish_build({k: self.adam(n.trainable_variables, k) for k, n in networks.items()})
 
-    def _build_vgg(self):
-        vgg = VGGFeatures(19, FIRST_RELUS, self.hparams.vgg_widths)
-        vgg.build((None, None, None, 3))
-        vgg.trainable = False
-        return vgg
+    def begin_training(self):
+        """Takes the frozen pose network from `pose_checkpoint`."""
+        self.load_pose_network(self.hparams.pose_checkpoint)
+
+    def load_pose_network(self, path):
+        """Fills the pose network from a run folder of `actvae`.
+
+        Raises:
+          UserError: no such run, of another model, or with other sizes.
+        """
+        from tfvid.training.run_folder import RunFolder
+
+        if not path:
+            raise UserError(
+                "--pose_checkpoint: expected the run folder of the actvae that generates the poses. Received: none"
+            )
+        run = RunFolder.open(path)
+        if run.model_name != "actvae":
+            raise UserError(f"--pose_checkpoint: expected a run of actvae. Received: {path}, a run of {run.model_name}")
+        for key in POSE_NETWORK_KEYS:
+            ours, theirs = getattr(self.hparams, key), getattr(run.hparams, key)
+            if ours != theirs:
+                raise UserError(
+                    f"{key}: expected {theirs!r} as in --pose_checkpoint={path}. Received: {key}={ours!r};"
+                    f" --hparams_override={key}={theirs} takes it over"
+                )
+        theirs = run.load_model().pose_network.weights
+        for ours, value in zip(self.pose_network.weights, theirs, strict=True):
+            ours.assign(value)
+
+    def make_train_function(self, force=False):
+        if self.hparams.vgg_weight:
+            self.perceptual.network  # noqa: B018  made, or refused, before the first step
+        return super().make_train_function(force)
 
     def check_spec(self):
         super().check_spec()
@@ -138,17 +171,17 @@ class ActVAEP2I(PoseModel):
         logs = {}
         logs |= self.update("discriminator", *self.discriminator_gradients(clip, clip.poses[:, first], first))
         poses = self.generated_poses(clip, draws.scope("discriminator"))[:, generated]
-        logs |= self.update("discriminator", *self.discriminator_gradients(clip, poses, generated), suffix="_generated")
+        logs |= self.update("discriminator", *self.discriminator_gradients(clip, poses, generated), prefix="generated_")
         logs |= self.update("generator", *self.generator_gradients(clip, second))
         poses = self.generated_poses(clip, draws.scope("generator"))[:, generated]
-        logs |= self.update("generator", *self.adversarial_gradients(clip, poses), suffix="_generated")
+        logs |= self.update("generator", *self.adversarial_gradients(clip, poses), prefix="generated_")
         self.finish_step()
         return logs
 
-    def update(self, name, values, gradients, suffix=""):
-        """Applies the gradients; returns losses and logs with `suffix`."""
+    def update(self, name, values, gradients, prefix=""):
+        """Applies the gradients; returns losses and logs, their names after `prefix`."""
         logs = {**values, **self.apply_gradients(name, gradients, self.learning_rate())}
-        return {f"{k}{suffix}": v for k, v in logs.items()}
+        return {f"{prefix}{k}": v for k, v in logs.items()}
 
     def generated_poses(self, clip, draws):
         """[B, horizon, 2J]: one rollout of the frozen pose network."""
@@ -189,7 +222,7 @@ class ActVAEP2I(PoseModel):
                 "gan": gan_loss(scores, 1, "LSGAN"),
                 "feature": tf.add_n(losses.feature_matching(features, real_features)),
             }
-            if self.vgg is not None:
+            if self.hparams.vgg_weight:
                 with tape.stop_recording():
                     target_features = self.vgg_features(target)
                 values["vgg"] = losses.perceptual_l1(self.vgg_features(fake), target_features, VGG_WEIGHTS)
@@ -222,7 +255,7 @@ class ActVAEP2I(PoseModel):
         if self.hparams.vgg_preprocess == "imagenet":
             mean, std = (tf.constant(v, images.dtype) for v in (IMAGENET_MEAN, IMAGENET_STD))
             images = ((images + 1) / 2 - mean) / std
-        return self.vgg(images)
+        return self.perceptual.network(images)
 
     def test_step(self, batch):
         """Frames in the true poses against the true frames; "copy" shows the source frame instead."""

@@ -122,8 +122,8 @@ class HParams:
             f.write(json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
-    def from_dict(cls, values, source="hyper-parameters"):
-        """Builds from a plain dictionary; `source` names its origin in errors."""
+    def from_dict(cls, values, source="hyper-parameters", quiet=False):
+        """Builds from a plain dictionary; `source` names its origin in errors; `quiet` warns of nothing."""
         fields = {f.name: f for f in dataclasses.fields(cls)}
         checked, ignored = {}, []
         for key, value in values.items():
@@ -139,7 +139,7 @@ class HParams:
                 ignored.append(key)
             else:
                 raise HParamsError(f"{source}: unknown hyper-parameter {key!r}{_nearest(key, fields)}")
-        if ignored:
+        if ignored and not quiet:
             logging.warning("%s: ignored, without effect: %s", source, ", ".join(sorted(ignored)))
         try:
             return cls(**checked)
@@ -162,7 +162,7 @@ class HParams:
         source = path or f"defaults of {cls.__name__}"
         if overrides:
             # The file is checked first, so that an error is blamed on the right source.
-            cls.from_dict(values, source)
+            cls.from_dict(values, source, quiet=True)
             fields = {f.name: f for f in dataclasses.fields(cls)}
             for key, text in split_overrides(overrides).items():
                 if key not in fields:
@@ -208,6 +208,8 @@ def read_json_object(path):
         value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except json.JSONDecodeError as e:
         raise HParamsError(f"{path}: expected JSON, received at line {e.lineno} column {e.colno}: {e.msg}") from None
+    except ValueError as e:  # a number of thousands of digits
+        raise HParamsError(f"{path}: expected JSON: {str(e).split(';')[0]}") from None
     except RecursionError:
         raise HParamsError(f"{path}: expected one flat JSON object, received one nested too deeply") from None
     if not isinstance(value, dict):
@@ -299,9 +301,15 @@ def _convert(kind, value):
             raise TypeError
         return None
     if kind is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError
-        return float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise TypeError from None
+        if not math.isfinite(value):
+            raise TypeError
+        return value
     if type(value) is not kind:
         raise TypeError
     return value
@@ -310,14 +318,17 @@ def _convert(kind, value):
 def _parse(cls, field, text):
     """The value that an override's text stands for; a bare word is a string."""
     kind = field_type(cls, field)
+    if kind is str:
+        return text.strip("'\"")
     words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words and kind is not str:
+    if text.lower() in words:
         return words[text.lower()]
+    is_list = text.startswith("[") and text.endswith("]")
+    if is_list and str in typing.get_args(kind):
+        return [item.strip().strip("'\"") for item in text[1:-1].split(",") if item.strip()]
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        if text.startswith("[") and text.endswith("]"):
-            return [item.strip().strip("'\"") for item in text[1:-1].split(",") if item.strip()]
+    except (ValueError, RecursionError):
         return text.strip("'\"")
 
 

@@ -112,7 +112,7 @@ def prepare(options):
     TensorFlow computes nothing yet, since several workers must meet before it does.
     """
     model_class = models.model_class(options.model)
-    extra = {} if options.max_steps is None else {"max_steps": options.max_steps}
+    extra = {k: getattr(options, k) for k in ("max_steps", "pose_checkpoint") if getattr(options, k) is not None}
     hparams = model_class.HPARAMS.load(options.hparams, options.hparams_override, extra)
     dataset = options.dataset_of(hparams)
     cluster = Cluster.from_environment()
@@ -189,6 +189,8 @@ def restore_run(setting, model, checkpoints):
     if setting.writes:
         checkpoints.clean()
     step = checkpoints.restore_last()
+    if step is None:
+        model.begin_training()
     if step is None and setting.options.checkpoint:
         restore(model, weights_path(setting.options.checkpoint), optimizers=False)
         model.step.assign(0)
@@ -332,10 +334,9 @@ def _explained(error, setting, checkpoints):
     if line:
         return UserError(line)
     kept = f"; the same command goes on from {checkpoints.last}" if checkpoints.last else ""
-    reason = error.message.strip().splitlines()[0][:200]
     if isinstance(error, tf.errors.ResourceExhaustedError):
-        return UserError(f"out of memory: {reason}; a smaller batch_size or --strategy over more devices helps{kept}")
+        return UserError(f"out of memory: a smaller batch_size or more devices help{kept}")
     lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.InternalError)
     if setting.cluster and isinstance(error, lost):
-        return UserError(f"another worker was lost: {reason}; start all workers again{kept}")
+        return UserError(f"another worker was lost ({type(error).__name__}): start all workers again{kept}")
     return error

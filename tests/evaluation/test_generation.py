@@ -49,7 +49,8 @@ def test_same_seed_same_files(make_run, tmp_path):
 def test_grey_frames_and_longer_horizon(make_run, tmp_path):
     source = ToySource(count=2, frames=12, channels=1)
     out = str(tmp_path / "out")
-    generate(make_run(source=source, long_sequence_length=8), out, Request(num_samples=1, horizon=10), lambda line: None)
+    path = make_run(source=source, long_sequence_length=8)
+    generate(path, out, Request(num_samples=1, horizon=10), report=lambda line: None)
     assert "gen_image_00000_00_09.png" in os.listdir(out)
 
 

@@ -10,7 +10,7 @@ import tfvid
 from tfvid.errors import UserError
 from tfvid.evaluation import reports, runs, set_metrics, step_metrics, tables
 from tfvid.evaluation.frame_files import EvaluationFrames
-from tfvid.evaluation.protocol import Evaluator, Protocol, ResultWriter, common_keys
+from tfvid.evaluation.protocol import Evaluator, Protocol, ResultWriter, common_keys, make_sampler
 from tfvid.hparams import read_json_object
 
 SHARD_FILE = "shard.json"
@@ -109,7 +109,8 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
         request.split, trial.run.hparams, protocol.batch_size, length=protocol.context + protocol.horizon,
         limit=clips, shard=request.shard,
     )  # fmt: skip
-    keys = common_keys(model, protocol, dataset.element_spec)
+    sampler = make_sampler(model, protocol)
+    keys = common_keys(model, protocol, dataset.element_spec, sampler)
     step_names, set_names = _split_names(request.metrics, keys)
     options = step_metrics.options_for(model, request.weights_dir)
     metrics, skipped = step_metrics.build(step_names, options)
@@ -120,7 +121,7 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
     if not metrics and not sets:
         raise UserError(f"--metrics: none is left for {trial.label}; its outputs and the data share {sorted(keys)}")
     frames = EvaluationFrames(folder, protocol.context, request.fps)
-    evaluator = Evaluator(model, protocol, metrics, sets, metrics.get("lpips"))
+    evaluator = Evaluator(model, protocol, metrics, sets, metrics.get("lpips"), sampler)
     with ResultWriter(part, protocol.horizon, frames) as writer:
         evaluator.run(dataset, writer, -(-clips // n))
     state = {

@@ -63,13 +63,14 @@ class Evaluator:
       set_metrics: {name: object with update(clip, context, outputs, valid)}, see
         `tfvid.evaluation.set_metrics`; they see the first sample of each clip.
       distance: StepMetric whose values between samples are the diversity, or None.
+      sampler: of `make_sampler`, where it has been traced already.
     """
 
-    def __init__(self, model, protocol, metrics, set_metrics=None, distance=None):
+    def __init__(self, model, protocol, metrics, set_metrics=None, distance=None, sampler=None):
         self.model, self.protocol, self.metrics = model, protocol, metrics
         self.set_metrics, self.distance = set_metrics or {}, distance
         self.deterministic = True
-        self._sample = make_sampler(model, protocol)
+        self._sample = sampler or make_sampler(model, protocol)
         self._prepare = tf.function(self._prepared)
         self._compare = tf.function(self._compared)
         self._between = tf.function(
@@ -238,11 +239,12 @@ def repeat_last(clip, context, horizon):
     }
 
 
-def common_keys(model, protocol, element_spec):
+def common_keys(model, protocol, element_spec, sampler):
     """Keys on which predictions and data can be compared; UserError where their shapes differ.
 
     Args:
       element_spec: of the batches.
+      sampler: of `make_sampler`; it is traced here.
     """
     inputs = {k: s for k, s in element_spec.items() if k not in BOOKKEEPING}
     start = protocol.context - model.hparams.context_frames
@@ -252,7 +254,7 @@ def common_keys(model, protocol, element_spec):
         else tf.TensorSpec(s.shape, s.dtype)
         for k, s in inputs.items()
     }
-    outputs = make_sampler(model, protocol).get_concrete_function(specs, tf.TensorSpec([], tf.int64)).structured_outputs
+    outputs = sampler.get_concrete_function(specs, tf.TensorSpec([], tf.int64)).structured_outputs
     keys = {k for k in step_metrics.FAMILIES if k in outputs and k in inputs}
     shapes = {k: inputs[k].shape[2:] for k in keys}
     if "images" in keys:

@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfvid import models
-from tfvid.models.baselines.convert import tf1_name
 from tfvid.models.draws import RecordedDraws
 
 # specs/savp.md, section 14: deviations of a correct float32 implementation.
@@ -29,7 +28,7 @@ def check(case):
     if any(key.startswith("test/") for key in arrays):
         set_parameters(model, meta)
         model.step.assign(0)  # the recorded test graph starts anew; only its schedules show it
-        _check_test(model, case)
+        check_test_rollout(model, case)
 
 
 def build_model(meta, arrays, **more):
@@ -40,10 +39,11 @@ def build_model(meta, arrays, **more):
         for key in ("images", "actions", "states")
         if f"in/{key}" in arrays
     }
-    return models.build(name, models.model_class(name).HPARAMS.from_dict({**_hparams(meta, arrays), **more}), spec)
+    return models.build(name, models.model_class(name).HPARAMS.from_dict({**hparams_of(meta, arrays), **more}), spec)
 
 
-def _hparams(meta, arrays):
+def hparams_of(meta, arrays):
+    """The recorded hyper-parameters as a dictionary."""
     if "model_hparams" in meta:
         return meta["model_hparams"]
     # `construct_model` was called directly, with arguments instead of hyper-parameters.
@@ -51,7 +51,7 @@ def _hparams(meta, arrays):
     arguments["schedule_sampling_k"] = arguments.pop("k")
     length = arrays["in/images"].shape[1]
     shuffles = sum(key.startswith("rand/") for key in arrays)  # one for each step after the context
-    return {**arguments, "sequence_length": length, "context_frames": length - 1 - shuffles}
+    return {"sequence_length": length, "context_frames": length - 1 - shuffles, **arguments}
 
 
 def recorded_parameters(meta):
@@ -73,7 +73,7 @@ def _parameter(name, shape, salt):
 def set_parameters(model, meta):
     """Fills the model; every recorded parameter has its variable and the other way round."""
     parameters = recorded_parameters(meta)
-    names = {tf1_name(v.path): v for v in model.weights}
+    names = {v.path: v for v in model.weights}
     assert set(names) == set(parameters)
     for name, variable in names.items():
         assert list(variable.shape) == list(parameters[name].shape), name
@@ -121,7 +121,7 @@ def _check_forward(model, meta, arrays):
     _check_outputs(outputs, arrays, "out/", model)
     _check_losses(losses, weights, total, arrays)
     gradients = tape.gradient(total, [v.value for v in variables])
-    _check_gradients({tf1_name(v.path): g for v, g in zip(variables, gradients)}, arrays)
+    _check_gradients({v.path: g for v, g in zip(variables, gradients)}, arrays)
 
 
 def _inputs(model, arrays, prefix):
@@ -177,7 +177,7 @@ def _check_training(model, meta, case):
     set_parameters(model, meta)
     inputs = _inputs(model, arrays, "in/")
     steps = inputs["images"].shape[1] - 1
-    before = {tf1_name(v.path): np.array(v) for v in model.weights}
+    before = {v.path: np.array(v) for v in model.weights}
     count = len(arrays["train/g_loss"])
     for i in range(count):
         draws = draws_of(arrays, f"train/it{i}/rand/", context, steps)
@@ -187,7 +187,7 @@ def _check_training(model, meta, case):
         np.testing.assert_allclose(logs["g_loss"], arrays["train/g_loss"][i], rtol=rtol, err_msg=f"iteration {i}")
     assert int(model.step) == meta["global_step"] + count
     for variable in model.weights:
-        name = tf1_name(variable.path)
+        name = variable.path
         _check_update(name, before[name], np.array(variable), arrays, NOISE_STEPS * model.hparams.lr * count)
 
 
@@ -202,7 +202,8 @@ def _check_update(name, before, after, arrays, bound):
     assert np.abs(delta).max() <= bound
 
 
-def _check_test(model, case):
+def check_test_rollout(model, case):
+    """The rollout in test mode, alone and through `sample`."""
     arrays = case.arrays
     inputs = _inputs(model, arrays, "test/in/")
     steps, context = inputs["images"].shape[1] - 1, model.hparams.context_frames

@@ -34,16 +34,23 @@ class Report:
     Attributes:
       assigned: {variable path: source name or names}.
       ignored: names in the file that a rule left out, sorted.
+      untouched: paths of optional variables that the file lacks and that keep their values.
     """
 
     assigned: dict
     ignored: tuple
+    untouched: tuple = ()
 
     def __str__(self):
-        return f"{len(self.assigned)} variables filled, {len(self.ignored)} entries of the file ignored by rule"
+        text = f"{len(self.assigned)} variables filled, {len(self.ignored)} entries of the file ignored by rule"
+        if self.untouched:
+            text += f", {len(self.untouched)} variables that only training needs left as they were initialised"
+        return text
 
 
-def assign(model, tensors, variable_map, ignorable=lambda name: False, source="checkpoint"):
+def assign(
+    model, tensors, variable_map, ignorable=lambda name: False, optional=lambda path: False, source="checkpoint"
+):
     """Fills every variable of `model.weights`; nothing is changed unless everything fits.
 
     Args:
@@ -52,6 +59,8 @@ def assign(model, tensors, variable_map, ignorable=lambda name: False, source="c
       variable_map: {variable path: source name or `Source`}, all of `model.weights`.
       ignorable: function of a name: True for entries that the model has no use for
         (optimiser slots, counters, losses' own networks).
+      optional: function of a variable's path: True for variables that the file may lack;
+        it has all or none of those that share the first part of the path.
       source: names the file in errors.
 
     Returns:
@@ -65,12 +74,29 @@ def assign(model, tensors, variable_map, ignorable=lambda name: False, source="c
     unknown = sorted(set(entries) - set(variables)) + sorted(set(variables) - set(entries))
     if unknown:
         raise ValueError(f"the map and the variables of {type(model).__name__} differ: {', '.join(unknown[:8])}")
+    untouched = _absent(tensors, entries, optional)
+    entries = {p: e for p, e in entries.items() if p not in untouched}
     _check_names(tensors, entries, ignorable, source, type(model).__name__)
     values = {path: _value(variables[path], entry, tensors, source) for path, entry in entries.items()}
     for path, value in values.items():
         variables[path].assign(value)
     used = {name for entry in entries.values() for name in entry.names}
-    return Report({p: e.name for p, e in entries.items()}, tuple(sorted(set(tensors) - used)))
+    assigned = {p: e.name for p, e in entries.items()}
+    return Report(assigned, tuple(sorted(set(tensors) - used)), tuple(sorted(untouched)))
+
+
+def _absent(tensors, entries, optional):
+    """Paths of the optional variables of which the file has nothing, nor of their group."""
+    groups = {}
+    for path, entry in entries.items():
+        if optional(path):
+            groups.setdefault(path.split("/")[0], []).append((path, entry))
+    return {
+        path
+        for group in groups.values()
+        if not any(name in tensors for _, entry in group for name in entry.names)
+        for path, _ in group
+    }
 
 
 def _check_names(tensors, entries, ignorable, source, model_name):

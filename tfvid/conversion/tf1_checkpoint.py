@@ -26,7 +26,7 @@ def read(path):
         for name in sorted(reader.get_variable_to_shape_map()):
             tensors[name] = reader.get_tensor(name)
         return tensors
-    except (tf.errors.OpError, ValueError, RuntimeError, UnicodeDecodeError) as e:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as e:
         reason = " ".join(str(getattr(e, "message", None) or e).split())
         where = f" at variable {name!r}" if name else ""
         raise UserError(f"{path}: cannot read it as a TensorFlow checkpoint{where}: {reason}") from None

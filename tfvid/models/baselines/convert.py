@@ -1,16 +1,15 @@
 """Published TensorFlow 1 checkpoints of the baselines -> their variables: the names are the same."""
 
+from tfvid.conversion import tf1_checkpoint
+
 OPTIMIZER_SUFFIXES = ("/Adam", "/Adam_1")
 
-
-def tf1_name(path):
-    """The original's name of a variable, from its path here."""
-    return path
+read_source = tf1_checkpoint.read
 
 
 def variable_map(model):
     """{variable path: name in the checkpoint}."""
-    return {v.path: tf1_name(v.path) for v in model.weights}
+    return {v.path: v.path for v in model.weights}
 
 
 def is_ignorable(name):

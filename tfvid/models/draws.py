@@ -53,12 +53,15 @@ class StatelessDraws:
         """Uniform noise in [0, 1)."""
         return tf.random.stateless_uniform(shape, self.key(name), dtype=dtype, alg="philox")
 
-    def integers(self, name, shape, maxval, dtype="int32"):
-        """Uniform integers in [0, maxval); `maxval` may be a tensor."""
-        maxval = tf.cast(maxval, dtype)
-        return tf.random.stateless_uniform(
-            shape, self.key(name), minval=tf.zeros([], dtype), maxval=maxval, dtype=dtype, alg="philox"
-        )
+    def integers(self, name, shape, maxval, dtype="int32", minval=0):
+        """Uniform integers in [minval, maxval); the bounds may be tensors that broadcast to `shape`."""
+        minval, maxval = tf.cast(minval, dtype), tf.cast(maxval, dtype)
+        if minval.shape.rank == 0 and maxval.shape.rank == 0:
+            return tf.random.stateless_uniform(
+                shape, self.key(name), minval=minval, maxval=maxval, dtype=dtype, alg="philox"
+            )
+        share = self.uniform(name, shape, "float64")
+        return minval + tf.cast(tf.floor(share * tf.cast(maxval - minval, tf.float64)), dtype)
 
     def bernoulli(self, name, shape, probability):
         """Booleans that are true with `probability` (a number or a tensor)."""
@@ -104,7 +107,7 @@ class RecordedDraws:
     def uniform(self, name, shape, dtype="float32"):
         return self._get(name, shape, dtype)
 
-    def integers(self, name, shape, maxval, dtype="int32"):
+    def integers(self, name, shape, maxval, dtype="int32", minval=0):
         return self._get(name, shape, dtype)
 
     def bernoulli(self, name, shape, probability):

@@ -148,7 +148,7 @@ class VideoModel(keras.Model):
         wide = tf.float64 if self.hparams.precision == "float64" else tf.float32
         return tf.cast(images, wide) / 255 if images.dtype == tf.uint8 else tf.cast(images, wide)
 
-    def apply_gradients(self, name, gradients, lr, variables=None):
+    def apply_gradients(self, name, gradients, lr, variables=None, clip=None):
         """Averages over replicas, checks, clips, applies; the only way a gradient reaches a variable.
 
         Args:
@@ -156,6 +156,8 @@ class VideoModel(keras.Model):
           gradients: of the mean loss over the local batch, one (or None) for each variable.
           lr: learning rate.
           variables: those the gradients are of; default: all of this optimiser.
+          clip: function from the norm of all gradients to the factor that they are
+            multiplied by; default: the one that hparams.clip_norm asks for.
 
         Returns:
           {"<name>_grad_norm": before clipping, "<name>_skipped": 1.0 where the norm was
@@ -171,9 +173,11 @@ class VideoModel(keras.Model):
             present = context.all_reduce(tf.distribute.ReduceOp.MEAN, present)
         norm = optimizers_lib.global_norm(present)
         ok = tf.math.is_finite(norm)
-        if self.hparams.clip_norm:
-            limit = tf.cast(self.hparams.clip_norm, norm.dtype)
-            factor = limit / tf.maximum(norm, limit)
+        if clip is None and self.hparams.clip_norm:
+            limit = tf.constant(self.hparams.clip_norm, norm.dtype)
+            clip = lambda norm: limit / tf.maximum(norm, limit)  # noqa: E731
+        if clip is not None:
+            factor = clip(norm)
             present = [g * tf.cast(factor, g.dtype) for g in present]
         it = iter(present)
         gradients = [None if g is None else next(it) for g in gradients]
@@ -210,12 +214,16 @@ class VideoModel(keras.Model):
             start = time.perf_counter()
             batch = next(iterator)
             self.data_wait += time.perf_counter() - start
-            logs = self._step_function(self.train_step, _means, self.current_phase)(batch)
+            logs = self.traced_train_step()(batch)
             self.host_step += 1
             return logs
 
         self.train_function = train_function
         return train_function
+
+    def traced_train_step(self):
+        """The traced training step of the current phase, a tf.function of a batch."""
+        return self._step_function(self.train_step, _means, self.current_phase)
 
     def make_test_function(self, force=False):
         """Means over all valid elements of the batches since `reset_metrics`."""
@@ -290,4 +298,9 @@ def weighted_sum(losses, weights):
     missing = sorted(set(losses) - set(weights))
     if missing:
         raise KeyError(f"losses without a weight: {', '.join(missing)}")
-    return tf.add_n([tf.cast(weights[name], loss.dtype) * loss for name, loss in losses.items()])
+
+    def weight(name, dtype):  # a cast would round a number to float32 first
+        value = weights[name]
+        return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
+
+    return tf.add_n([weight(name, loss.dtype) * loss for name, loss in losses.items()])

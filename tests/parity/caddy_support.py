@@ -7,6 +7,8 @@ from tfvid.conversion.assign import Source
 
 # The same float64 function as the reference, evaluated in another order of operations.
 SHARP = 1e-9
+# Of the largest value, in float32.
+RELATIVE = 1e-5
 
 
 def channels_last(array, ranks=(4, 5)):
@@ -31,6 +33,7 @@ class Comparison:
 
     def __init__(self, case, precision):
         self.case, self.precision, self.failures, self.count = case, precision, [], 0
+        self.relative, self.amplified = RELATIVE, 0.0
         self.numbers = case.meta["float32_vs_float64_maxabs"]
 
     def check(self, key, value, reference=None, absolute=1e-15):
@@ -48,11 +51,14 @@ class Comparison:
         scale = np.abs(reference).max(initial=0.0)
         number = self.numbers.get(key)
         if self.precision == "float64" and number is not None:
-            allowed = SHARP * scale + 1e-15
+            allowed = SHARP * scale + self.amplified * number + 1e-15
             if not abs(deviation - number) <= allowed:
-                self.failures.append(f"{key}: deviates by {deviation:.3e}, the reference's float64 by {number:.3e}")
+                self.failures.append(
+                    f"{key}: deviates by {deviation:.4e}, the reference's float64 by {number:.4e}, allowed"
+                    f" difference {allowed:.1e}, found {abs(deviation - number):.1e}"
+                )
             return
-        allowed = 1e-5 * scale + 10 * (number or 0.0) + absolute
+        allowed = self.relative * scale + 10 * (number or 0.0) + absolute
         if not deviation <= allowed:
             self.failures.append(f"{key}: deviates by {deviation:.3e}, allowed {allowed:.3e}, scale {scale:.3e}")
 

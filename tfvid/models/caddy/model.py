@@ -66,8 +66,11 @@ class Caddy(VideoModel):
         )
 
     def _running(self, name, shape, value):
+        def constant(shape, dtype):  # Keras' own would round the number to float32
+            return tf.fill(shape, tf.constant(value, dtype))
+
         return self.add_weight(
-            name=name, shape=shape, initializer=keras.initializers.Constant(value), trainable=False, autocast=False,
+            name=name, shape=shape, initializer=constant, trainable=False, autocast=False,
             aggregation="only_first_replica",
         )
 

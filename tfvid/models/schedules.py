@@ -14,4 +14,4 @@ def linear_ramp(step, start, end, dtype="float32"):
 def piecewise(step, boundaries, factor, dtype="float32"):
     """factor ** (number of boundaries that `step` has passed); at a boundary still the old value."""
     passed = tf.reduce_sum(tf.cast(tf.cast(step, "int64") > tf.constant(boundaries, "int64"), dtype))
-    return tf.pow(tf.cast(factor, dtype), passed)
+    return tf.pow(tf.constant(factor, dtype), passed)  # a cast would round the number to float32 first

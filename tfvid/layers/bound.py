@@ -32,7 +32,7 @@ class BoundLayer(keras.layers.Layer):
 
     def read(self, variable):
         """The value of a weight in the compute type."""
-        return ops.cast(ops.convert_to_tensor(variable), self.compute_dtype)
+        return ops.cast(variable, self.compute_dtype)
 
     def bind(self):
         """Returns a function of tensors that uses the weights as they are now."""
@@ -40,6 +40,11 @@ class BoundLayer(keras.layers.Layer):
 
     def call(self, *args):
         return self.bind()(*args)
+
+
+def value_of(variable):
+    """The value of a variable now, in its own type; `ops.convert_to_tensor` would give the variable back."""
+    return ops.cast(variable, variable.dtype)
 
 
 def wide(x):

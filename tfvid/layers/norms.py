@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tfvid.layers.bound import BoundLayer, wide
+from tfvid.layers.bound import BoundLayer, value_of, wide
 
 # TensorFlow 1's fused batch norm, on which its instance norm was built, raises every
 # epsilon to this; published weights were trained with it.
@@ -47,7 +47,7 @@ class Norm(BoundLayer):
         self.beta = self.weight("beta", (channels,), "ones" if beta else "zeros")
 
     def bind(self):
-        gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        gamma, beta = value_of(self.gamma), value_of(self.beta)
         return lambda x: self.function(x, gamma, beta)
 
 
@@ -66,8 +66,8 @@ class FixedBatchNorm(BoundLayer):
         self.moving_variance = self.weight("moving_variance", (channels,), "ones", trainable=False)
 
     def bind(self):
-        scale = ops.convert_to_tensor(self.gamma) * ops.rsqrt(ops.convert_to_tensor(self.moving_variance) + BATCH_EPSILON)
-        offset = ops.convert_to_tensor(self.beta) - ops.convert_to_tensor(self.moving_mean) * scale
+        scale = value_of(self.gamma) * ops.rsqrt(value_of(self.moving_variance) + BATCH_EPSILON)
+        offset = value_of(self.beta) - value_of(self.moving_mean) * scale
         return lambda x: ops.cast(wide(x) * scale + offset, x.dtype)
 
 

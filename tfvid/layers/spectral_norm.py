@@ -6,7 +6,7 @@ The stored vector u is read, never advanced, by a forward pass: who trains decid
 
 from keras import ops
 
-from tfvid.layers.bound import BoundLayer, truncated_normal
+from tfvid.layers.bound import BoundLayer, truncated_normal, value_of
 
 
 def l2_normalize(x):
@@ -47,8 +47,8 @@ class SpectralKernel(BoundLayer):
 
     def normalized(self, u=None):
         """(kernel / sigma in the compute type, advanced u), from `u` or the stored one."""
-        kernel = ops.convert_to_tensor(self.kernel)
-        sigma, advanced = power_iteration(kernel, ops.convert_to_tensor(self.u) if u is None else u)
+        kernel = value_of(self.kernel)
+        sigma, advanced = power_iteration(kernel, value_of(self.u) if u is None else u)
         return ops.cast(kernel / sigma, self.compute_dtype), advanced
 
     def bind(self):

@@ -87,6 +87,8 @@ class SAVP(VideoModel):
 
     # One training step.
 
+    # Nothing below branches on a tensor: without AutoGraph tracing takes half the time.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, batch):
         """Discriminators first, then the generator against the updated ones (spec section 3.4)."""
         draws, rate = self.train_draws(), self.hparams.learning_rate(self.step)
@@ -337,6 +339,7 @@ class SAVP(VideoModel):
 
     # Validation and sampling.
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, batch):
         """Losses without discriminators, and error and PSNR of one sample of the future."""
         context = tf.distribute.get_replica_context()
@@ -373,7 +376,7 @@ class SAVP(VideoModel):
                 draws = StatelessDraws(seed, stream="generate")
                 return self.sample(inputs, draws, horizon, int(num_samples), keep)
 
-            self._samplers[key] = tf.function(run, reduce_retracing=True)
+            self._samplers[key] = tf.function(run, reduce_retracing=True, autograph=False)
         sampler = self._samplers[key]
         seed = tf.cast(seed, tf.int64) if tf.is_tensor(seed) else tf.constant(int(seed), tf.int64)
         videos = sampler(inputs, seed)
@@ -473,7 +476,7 @@ class SAVP(VideoModel):
         specs.append(tf.TensorSpec([], tf.int64, name="seed"))
         names = {"image": "images", "state": "states", "pix_distrib": "pix_distribs"}
 
-        @tf.function(input_signature=specs)
+        @tf.function(input_signature=specs, autograph=False)
         def serve(*values):
             inputs = self.prepare(dict(zip(self.input_keys, values[:-1])))
             keep = [k for k in names if k in inputs]

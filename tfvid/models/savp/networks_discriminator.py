@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from tfvid.layers.bound import BoundLayer
+from tfvid.layers.bound import BoundLayer, value_of
 from tfvid.layers.convolutions import leaky_relu
 from tfvid.layers.spectral_norm import SpectralKernel
 
@@ -139,7 +139,7 @@ class DiscriminatorSet(BoundLayer):
 
     def vectors(self):
         """{kind: list of stored u}, to start several passes of one step from the same vectors."""
-        return {k: [ops.convert_to_tensor(s.u) for s in net.spectral_kernels] for k, net in self.nets.items()}
+        return {k: [value_of(s.u) for s in net.spectral_kernels] for k, net in self.nets.items()}
 
     def assign_vectors(self, vectors):
         """Stores advanced vectors, {kind: list of u}."""

@@ -1,0 +1,1 @@
+"""How fast a model trains and generates, and where the time goes."""

@@ -1,0 +1,123 @@
+"""Counts the multiply-adds of a traced function: what a step costs in arithmetic alone."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass
+class Count:
+    """Arithmetic of one call of a function.
+
+    Attributes:
+      by_kind: {type of operation: multiply-adds}.
+      unknown: operations whose shapes are not known while tracing, {type: how many}.
+      loops: while loops whose number of turns is not known; their body is counted once.
+    """
+
+    by_kind: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    unknown: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    loops: int = 0
+
+    @property
+    def multiply_adds(self):
+        """All kinds together."""
+        return sum(self.by_kind.values())
+
+
+def count(function):
+    """The `Count` of a concrete function, with all functions that it calls.
+
+    Convolutions, transposed ones, their gradients and matrix products are counted; the
+    rest (norms, activations, copies) is not.
+    """
+    result = Count()
+    _count_graph(function.graph, 1, result)
+    return result
+
+
+def _count_graph(graph, times, result):
+    for op in graph.get_operations():
+        if op.type in _RULES:
+            macs = _RULES[op.type](op)
+            if macs is None:
+                result.unknown[op.type] += 1
+            else:
+                result.by_kind[op.type] += times * macs
+        elif op.type in ("While", "StatelessWhile"):
+            limit = tf.get_static_value(op.inputs[1]) if len(op.inputs) > 1 else None
+            turns = int(limit) if limit is not None and np.ndim(limit) == 0 and 0 < int(limit) < 2**31 - 1 else None
+            result.loops += turns is None
+            _count_called(graph, op.get_attr("body"), times * (turns or 1), result)
+        elif op.type in ("If", "StatelessIf"):
+            _count_called(graph, op.get_attr("then_branch"), times, result)
+        elif op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+            _count_called(graph, op.get_attr("f"), times, result)
+
+
+def _count_called(graph, name, times, result):
+    called = graph._get_function(name.name)  # no public way to a function's graph
+    if called is not None:
+        _count_graph(called.graph, times, result)
+
+
+def _elements(shape):
+    return int(np.prod(shape)) if shape.is_fully_defined() else None
+
+
+
+
+def _convolution(op):
+    """Elements of the output times elements of the kernel that each of them sees."""
+    return _product(op.outputs[0].shape, op.inputs[1].shape[:-1])
+
+
+def _convolution_of_gradient(op):
+    """With respect to the input: as many as forward, whose output is inputs[2]."""
+    return _product(op.inputs[2].shape, op.inputs[1].shape[:-1])
+
+
+def _gradient_of_kernel(op):
+    return _product(op.inputs[2].shape, op.outputs[0].shape[:-1])
+
+
+def _depthwise(op):
+    return _product(op.outputs[0].shape, op.inputs[1].shape[:2])
+
+
+def _matrix_product(op):
+    transposed = op.get_attr("transpose_a") if op.type == "MatMul" else op.get_attr("adj_x")
+    inner = op.inputs[0].shape[-2 if transposed else -1]
+    return _product(op.outputs[0].shape, tf.TensorShape([inner]))
+
+
+def _einsum(op):
+    """Product of the sizes of all indices: exact for products of two tensors."""
+    equation = op.get_attr("equation").decode()
+    sizes = {}
+    for term, tensor in zip(equation.split("->")[0].split(","), op.inputs):
+        if "..." in term or not tensor.shape.is_fully_defined():
+            return None
+        sizes.update(zip(term, tensor.shape))
+    return int(np.prod([int(s) for s in sizes.values()])) if len(op.inputs) == 2 else 0
+
+
+def _product(output, kernel):
+    a, b = _elements(output), _elements(kernel)
+    return None if a is None or b is None else a * b
+
+
+_RULES = {
+    "Conv2D": _convolution,
+    "Conv3D": _convolution,
+    "Conv2DBackpropInput": _convolution_of_gradient,
+    "Conv3DBackpropInputV2": _convolution_of_gradient,
+    "Conv2DBackpropFilter": _gradient_of_kernel,
+    "Conv3DBackpropFilterV2": _gradient_of_kernel,
+    "DepthwiseConv2dNative": _depthwise,
+    "MatMul": _matrix_product,
+    "BatchMatMulV2": _matrix_product,
+    "Einsum": _einsum,
+}

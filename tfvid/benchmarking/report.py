@@ -1,0 +1,85 @@
+"""Results as text, JSON and one table of all that was measured."""
+
+import json
+import os
+
+# (heading, path into the results, factor, format)
+COLUMNS = (
+    ("step s", ("train", "step_seconds"), 1, "{:.3f}"),
+    ("step CPU s", ("train", "step_cpu_seconds"), 1, "{:.2f}"),
+    ("first step s", ("train", "seconds_to_first_step"), 1, "{:.1f}"),
+    ("waiting", ("train", "waiting_for_data"), 100, "{:.1f} %"),
+    ("GMAC/step", ("train", "multiply_adds"), 1e-9, "{:.1f}"),
+    ("of ceiling", ("train", "share_of_ceiling"), 100, "{:.0f} %"),
+    ("peak MB", ("train", "peak_rss_bytes"), 1e-6, "{:.0f}"),
+    ("frame s", ("generate", "frame_seconds"), 1, "{:.4f}"),
+    ("peak MB", ("generate", "peak_rss_bytes"), 1e-6, "{:.0f}"),
+    ("parameters", ("train", "parameters"), 1, "{:,.0f}"),
+    ("ceiling GFLOP/s", ("ceiling", "gflops"), 1, "{:.0f}"),
+)
+
+
+def complete(results):
+    """Adds the share of the convolution ceiling that a training step reaches."""
+    if "train" in results and "ceiling" in results:
+        rate = 2 * results["train"]["multiply_adds"] / results["train"]["step_seconds"] / 1e9
+        results["train"]["gflops"] = rate
+        results["train"]["share_of_ceiling"] = rate / results["ceiling"]["gflops"]
+    return results
+
+
+def table(all_results):
+    """A Markdown table, one row for each result."""
+    head = ["model", "file", "batch", *(name for name, *_ in COLUMNS), "date"]
+    rows = [head, ["---"] * len(head)]
+    for r in all_results:
+        cells = [r["model"], r["hparams_file"], str(r["batch_size"])]
+        for _, (part, key), factor, form in COLUMNS:
+            value = r.get(part, {}).get(key)
+            cells.append("" if value is None else form.format(value * factor))
+        rows.append([*cells, r["date"]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def text(results):
+    """All that was measured of one model, for the terminal and beside the JSON."""
+    m = results["machine"]
+    parts = [
+        f"# {results['model']}, {results['hparams_file']}, batch {results['batch_size']}\n",
+        f"{results['date']}; {m['cpu']}, {m['cores']} cores{''.join(', ' + g for g in m['gpus'])};"
+        f" TensorFlow {m['tensorflow']}, Python {m['python']}; load average before: {m['load_average']}\n",
+        f"    {results['command']}\n",
+        table([results]),
+    ]
+    for part, title in (("train", "training step"), ("generate", "generated video")):
+        if part not in results:
+            continue
+        parts.append(f"\nWhere the time of a {title} goes (operations that run side by side add up):\n")
+        parts.append("| operation | seconds | number |\n| --- | --- | --- |")
+        parts += [f"| {kind} | {s:.4f} | {n:.0f} |" for kind, s, n in results[part]["top_operations"]]
+    train = results.get("train", {})
+    if train.get("operations_of_unknown_shape") or train.get("loops_of_unknown_length"):
+        parts.append(
+            f"\nNot counted: operations of unknown shape {train['operations_of_unknown_shape']};"
+            f" {train['loops_of_unknown_length']} loops of unknown length were counted once."
+        )
+    return "\n".join(parts) + "\n"
+
+
+def save(results, folder, name):
+    """Writes <folder>/<name>.json and .md, and the table of all in <folder>/README.md; returns the .md's path."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, f"{name}.json"), "w") as f:
+        f.write(json.dumps(results, indent=1) + "\n")
+    path = os.path.join(folder, f"{name}.md")
+    with open(path, "w") as f:
+        f.write(text(results))
+    every = []
+    for other in sorted(os.listdir(folder)):
+        if other.endswith(".json"):
+            with open(os.path.join(folder, other)) as f:
+                every.append(json.load(f))
+    with open(os.path.join(folder, "README.md"), "w") as f:
+        f.write("# All that was measured\n\nWritten by `python scripts/benchmark.py`; each row's file has the machine, ")
+        f.write("the command and a profile.\n\n" + table(every))
+    return path

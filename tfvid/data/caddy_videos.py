@@ -31,7 +31,9 @@ class CaddyVideos(Preparation):
     OPTIONS = {
         "size": Option("", "side of the frames, or WIDTHxHEIGHT, in pixels; empty: as they are"),
         "crop": Option("", "LEFT,UPPER,RIGHT,LOWER in pixels, cut out before the resizing; empty: all"),
+        "frame_skip": Option(0, "frames left out between two that are kept"),
         "clip_length": Option(0, "frames of a clip; 0: a whole video is one clip"),
+        "resample": Option("bilinear", "how frames are resized", ("bilinear", "bicubic")),
         "frame_rate": Option(0.0, "frames per second of the videos, where it is known; 0: not known"),
     }
     DEFAULTS = {"context_frames": 6, "sequence_length": 12, "long_sequence_length": 16, "time_shift": 1}
@@ -41,6 +43,8 @@ class CaddyVideos(Preparation):
         parse_crop(self.options["crop"])
         if self.options["clip_length"] < 0 or self.options["clip_length"] == 1:
             raise UserError(f"--clip_length: expected 0 or at least 2. Received: {self.options['clip_length']}")
+        if self.options["frame_skip"] < 0:
+            raise UserError(f"--frame_skip: expected at least 0. Received: {self.options['frame_skip']}")
 
     def items(self):
         items = []
@@ -57,7 +61,9 @@ class CaddyVideos(Preparation):
 
     def clips(self, item):
         folder = os.path.join(self.source_dir, item.payload["path"])
-        video = read_annotated_video(folder, parse_crop(self.options["crop"]), parse_size(self.options["size"]))
+        crop, size = parse_crop(self.options["crop"]), parse_size(self.options["size"])
+        video = read_annotated_video(folder, crop, size, self.options["resample"])
+        video = {key: values[:: self.options["frame_skip"] + 1] for key, values in video.items()}
         clip = {
             "images": video["images"],
             # An action is chosen while its frame is seen; the last one leads nowhere.
@@ -77,12 +83,13 @@ class CaddyVideos(Preparation):
         return {"source": f"annotated videos in {name}", "fps": self.options["frame_rate"] or None}
 
 
-def read_annotated_video(folder, crop=None, size=None):
+def read_annotated_video(folder, crop=None, size=None, resample="bilinear"):
     """One video folder.
 
     Args:
       crop: (left, upper, right, lower) in pixels, or None.
       size: (width, height), or None.
+      resample: "bilinear" or "bicubic", both with antialiasing.
 
     Returns:
       {"images": uint8 [T, H, W, 3], "actions": [T ints], "rewards": [T floats],
@@ -94,7 +101,7 @@ def read_annotated_video(folder, crop=None, size=None):
     names = frame_files(folder)
     if not names:
         raise BrokenItem(f"{folder}: expected frames 00000.png ..., found no image")
-    frames = [transform(read_image(os.path.join(folder, n)), crop, size) for n in names]
+    frames = [transform(read_image(os.path.join(folder, n)), crop, size, resample) for n in names]
     if len({f.shape for f in frames}) > 1:
         raise BrokenItem(f"{folder}: expected frames of one size, received {sorted({f.shape for f in frames})}")
     video = {"images": np.stack(frames)}
@@ -134,13 +141,13 @@ def state_vectors(metadata):
     return np.array(states, np.float32)
 
 
-def transform(frame, crop=None, size=None):
-    """uint8 [H, W, 3], cropped, then resized bilinearly with antialiasing where the size differs."""
+def transform(frame, crop=None, size=None, resample="bilinear"):
+    """uint8 [H, W, 3], cropped, then resized with antialiasing where the size differs."""
     image = Image.fromarray(frame)
     if crop is not None:
         image = image.crop(crop)
     if size is not None and image.size != tuple(size):
-        image = image.resize(tuple(size), Image.Resampling.BILINEAR)
+        image = image.resize(tuple(size), Image.Resampling[resample.upper()])
     return np.asarray(image)
 
 

@@ -19,7 +19,7 @@ class ClipFormat(Format):
     def layout(self, record, name):
         fields = self.info.fields
         arrays = {k: f.shape for k, f in fields.items() if k != "images"}
-        return Layout(fields["images"].shape, fields["images"].encoding, arrays)
+        return Layout(fields["images"].shape, fields["images"].encoding, arrays, self.info.clip_length)
 
     def parse(self, record, name, layout, options):
         features = {"images/encoded": tf.io.RaggedFeature(tf.string)}

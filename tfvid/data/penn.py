@@ -3,18 +3,42 @@
 Zhang, Zhu and Derpanis, "From Actemes to Action: A Strongly-Supervised Representation for
 Detailed Action Understanding", ICCV 2013. Geometry and windows as in xiaogang00/ACT-VAE.
 
+Three sources are read:
+
+    frames/<video>/<frame>.jpg and labels/<video>.mat   the data set as published
+    training_pair_penn5.txt, testing_pair_penn5.txt     the original's lists, beside frames/
+    one *.npz                                           windows of poses, without frames
+
 A window is a source frame and the frames that follow it at a constant step. Coordinates
 in the records are those of the network: 2 p / S - 1 for pixel p of a square of S pixels,
-so in [-1, 1 - 2 / S]; joints are in Penn Action's order.
+so in [-1, 1 - 2 / S]; joints are in Penn Action's order. Where there are no frames, stick
+figures are drawn in their place.
 """
 
 import dataclasses
+import io
+import math
+import os
 import re
 
 import cv2
 import numpy as np
+import tensorflow as tf
 
+from tfvid.data.figures import draw_clip
+from tfvid.data.mat_file import read_mat
+from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.records import DataError
+from tfvid.data.video_files import read_bytes, read_image
+from tfvid.errors import UserError
+
+# Classes of the original, in the order of its numbers; Penn Action has six more.
+ACTIONS = (
+    "tennis_serve", "pullup", "clean_and_jerk", "tennis_forehand", "baseball_pitch", "jumping_jacks", "golf_swing",
+    "squat", "baseball_swing",
+)  # fmt: skip
+LISTS = {"train": "training_pair_penn5.txt", "test": "testing_pair_penn5.txt"}
+KEPT_FRAMES = 33  # of a video, at a constant step
 
 JOINTS = (
     "head", "left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist",
@@ -60,8 +84,8 @@ class Window:
 
     @property
     def name(self):
-        """Unique among the windows of one data set unless they are static."""
-        return f"{self.video:04d}_{self.frames[0]:04d}_{self.step:02d}"
+        """As the original names its results: <video>_<source frame>."""
+        return f"{self.video:04d}_{self.frames[0]:04d}"
 
 
 def parse_list_line(line, where):
@@ -201,3 +225,235 @@ def box_masks(boxes, size):
     rows = (grid >= y0[:, None]) & (grid < y1[:, None])
     columns = (grid >= x0[:, None]) & (grid < x1[:, None])
     return (rows[:, :, None] & columns[:, None, :]).astype(np.uint8)
+
+
+class Penn(Preparation):
+    """One item a video, one clip a window."""
+
+    OPTIONS = {
+        "size": Option(128, "side of the square frames in pixels, to which pose coordinates refer"),
+        "val": Option(0.05, "share of the training videos of each action for validation"),
+        "seed": Option(0, "draws which videos validate"),
+        "keep_static": Option(False, "keep windows whose frames are all the same, which the original trains on"),
+        "clip_length": Option(WINDOW, "frames of a window cut from labels: the source and its targets"),
+        "actions": Option(",".join(ACTIONS), "actions, comma separated, in the order of their numbers"),
+        "figure_size": Option(64, "side of the stick figures that stand for frames where there are none"),
+    }
+    ITEMS_PER_FILE = 16
+    # A training window has one target more than are generated; a test clip has those alone.
+    DEFAULTS = {"context_frames": 1, "sequence_length": WINDOW, "long_sequence_length": WINDOW - 1, "time_shift": 1}
+
+    def validate(self):
+        for name, least in (("size", 16), ("figure_size", 16), ("clip_length", 2)):
+            if self.options[name] < least:
+                raise UserError(f"--{name}: expected at least {least}. Received: {self.options[name]}")
+        split_of_fractions([], self.options["val"], 0.0)
+        self.actions = tuple(a.strip() for a in self.options["actions"].split(","))
+        self._windows = _open(self.source_dir, self.actions, self.options)
+
+    def items(self):
+        found = self._windows.videos()
+        splits = {}
+        for action in sorted({action for _, action, _ in found.values()}):
+            keys = [k for k, (split, a, _) in found.items() if split == "train" and a == action]
+            splits |= split_of_fractions(keys, self.options["val"], 0.0, self.options["seed"])
+        return [Item(k, splits.get(k, split), payload) for k, (split, _, payload) in sorted(found.items())]
+
+    def clips(self, item):
+        frames, written = {}, 0
+        for window in self._windows.windows(item.payload):
+            if window.step == 0 and not self.options["keep_static"]:
+                continue
+            if not 0 <= window.action_class < len(self.actions):
+                raise BrokenItem(f"{item.key}: expected an action below {len(self.actions)}: {window.action_class}")
+            images = [self._frame(path, frames) for path in window.paths] if self._windows.has_frames else None
+            clip = window_clip(window, images, self.options["size"])
+            if images is None:
+                size = self.options["figure_size"]
+                clip["images"] = draw_clip(clip["poses"], size, window.video, self.options["size"])
+            written += 1
+            yield clip
+        if not written:
+            raise BrokenItem(f"{item.key}: it has no window")
+
+    def _frame(self, path, kept):
+        if path not in kept:
+            kept[path] = read_image(os.path.join(self.source_dir, path))
+        return kept[path]
+
+    def defaults(self):
+        length = self.options["clip_length"]
+        return {**self.DEFAULTS, "sequence_length": length, "long_sequence_length": max(length - 1, 2)}
+
+    def description(self):
+        drawn = "" if self._windows.has_frames else "; frames are drawn stick figures"
+        return {
+            "source": f"Penn Action, {self._windows.SOURCE}{drawn}", "fps": None,
+            "labels": {"action_class": list(self.actions)},
+        }  # fmt: skip
+
+
+def _open(folder, actions, options):
+    """The kind of source that a folder is."""
+    names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(folder))
+    arrays = [n for n in names if n.endswith(".npz")]
+    if any(name in names for name in LISTS.values()):
+        return _ListWindows(folder, names)
+    if "labels" in names and "frames" in names:
+        return _LabelWindows(folder, actions, options)
+    if len(arrays) == 1:
+        return _ArrayWindows(os.path.join(folder, arrays[0]), options["keep_static"])
+    raise UserError(
+        f"{folder}: expected Penn Action's frames/ and labels/, or the lists {' and '.join(LISTS.values())} beside"
+        " frames/, or one .npz of windows, found none"
+    )
+
+
+class _ListWindows:
+    """Windows of the original's list files."""
+
+    SOURCE = "windows of the original project's lists"
+
+    def __init__(self, folder, names):
+        self._folder = folder
+        self.has_frames = "frames" in names
+
+    def videos(self):
+        """{key: (split, action, payload)}."""
+        found = {}
+        for split, name in LISTS.items():
+            path = os.path.join(self._folder, name)
+            if not tf.io.gfile.exists(path):
+                continue
+            offset = 0
+            for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+                if line.strip():
+                    window = parse_list_line(line.decode("utf-8", "replace"), f"{path}: line {number}")
+                    payload = {"list": name, "lines": []}
+                    key = f"{split}/{window.video:04d}"
+                    found.setdefault(key, (split, window.action_class, payload))[2]["lines"].append([number, offset])
+                offset += len(line) + 1
+        return found
+
+    def windows(self, payload):
+        """Yields the windows of a video; paths are those below `frames`."""
+        path = os.path.join(self._folder, payload["list"])
+        with tf.io.gfile.GFile(path, "rb") as f:
+            for number, offset in payload["lines"]:
+                f.seek(offset)
+                window = parse_list_line(f.readline().decode("utf-8", "replace"), f"{path}: line {number}")
+                # The lists hold their author's own folders.
+                paths = tuple("frames/" + "/".join(p.split("/")[-2:]) for p in window.paths)
+                yield dataclasses.replace(window, paths=paths)
+
+
+class _ArrayWindows:
+    """Windows in one .npz: poses [N, T, J, 2], frames [N, T], video_id, action_id, bbox [N, 4], masks [N, T-1, 4].
+
+    Videos whose windows have `split` 1 test, the others train.
+    """
+
+    SOURCE = "windows of poses"
+    has_frames = False
+
+    def __init__(self, path, keep_static):
+        try:
+            with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as f:
+                self._arrays = {k: f[k] for k in ("poses", "frames", "video_id", "action_id", "bbox", "masks", "split")}
+                self._names = [str(n) for n in f["action_names"]]
+        except (KeyError, ValueError, OSError) as e:
+            raise UserError(f"{path}: expected windows of poses (poses, frames, video_id, ...): {e}") from None
+        self._keep_static = keep_static
+
+    def videos(self):
+        a, found = self._arrays, {}
+        for row, (video, split) in enumerate(zip(a["video_id"].tolist(), a["split"].tolist())):
+            if a["frames"][row, 0] == a["frames"][row, 1] and not self._keep_static:
+                continue
+            entry = ("test" if split == 1 else "train", int(a["action_id"][row]), {"rows": []})
+            found.setdefault(f"{video:04d}", entry)[2]["rows"].append(row)
+        return found
+
+    def windows(self, payload):
+        a = self._arrays
+        for row in payload["rows"]:
+            action, poses = int(a["action_id"][row]), a["poses"][row].astype(np.float64)
+            yield Window(
+                video=int(a["video_id"][row]), frames=tuple(a["frames"][row].tolist()), paths=(),
+                action=self._names[action], action_class=action, crop=tuple(a["bbox"][row].tolist()),
+                boxes=np.concatenate([pose_box(poses[0])[None], a["masks"][row]]), poses=poses,
+            )
+
+
+class _LabelWindows:
+    """Windows cut from the labels of the data set as published."""
+
+    SOURCE = "windows cut from its labels"
+    has_frames = True
+
+    def __init__(self, folder, actions, options):
+        self._folder, self._actions = folder, actions
+        self._length, self._keep_static = options["clip_length"], options["keep_static"]
+
+    def videos(self):
+        found = {}
+        folder = os.path.join(self._folder, "labels")
+        for name in sorted(tf.io.gfile.listdir(folder)):
+            match = re.fullmatch(r"(\d+)\.mat", name)
+            if not match:
+                continue
+            labels = read_labels(os.path.join(folder, name))
+            if labels["action"] in self._actions:
+                split = "train" if labels["train"] > 0 else "test"
+                found[match.group(1)] = (split, labels["action"], {"video": match.group(1)})
+        return found
+
+    def windows(self, payload):
+        """Yields windows of consecutive kept frames in all of which every joint is annotated."""
+        video = payload["video"]
+        labels = read_labels(os.path.join(self._folder, "labels", f"{video}.mat"))
+        poses, annotated = labels["poses"], labels["annotated"]
+        step = len(poses) // KEPT_FRAMES
+        if not step and not self._keep_static:
+            step = 1
+        kept = [i * step for i in range(KEPT_FRAMES) if i * step < len(poses)]
+        known = [i for i in kept if annotated[i].all()]
+        if not known:
+            return
+        hull = poses[known].reshape(-1, 2)
+        crop = tuple(int(math.floor(v)) for v in hull.min(0)) + tuple(int(math.ceil(v)) for v in hull.max(0))
+        for start in range(len(kept) - self._length + 1):
+            frames = kept[start : start + self._length]
+            if not annotated[frames].all():
+                continue
+            numbers = tuple(i + 1 for i in frames)
+            yield Window(
+                video=int(video), frames=numbers, paths=tuple(f"frames/{video}/{n:06d}.jpg" for n in numbers),
+                action=labels["action"], action_class=self._actions.index(labels["action"]), crop=crop,
+                boxes=np.stack([pose_box(p) for p in poses[frames]]), poses=poses[frames],
+                visible=labels["visible"][frames],
+            )
+
+
+def read_labels(path):
+    """One label file of Penn Action.
+
+    Returns:
+      {"action": word, "train": 1 or -1, "poses": [T, 13, 2] pixels, "visible": [T, 13] of
+      0 and 1, "annotated": [T, 13] bool: False where the file says (1, 1), "no position"}.
+    """
+    labels = read_mat(read_bytes(path), path)
+    missing = [k for k in ("action", "x", "y", "visibility", "train") if k not in labels]
+    if missing:
+        raise DataError(f"{path}: expected Penn Action's variables, missing {', '.join(missing)}")
+    poses = np.stack([labels["x"], labels["y"]], axis=-1).astype(np.float64)
+    if poses.ndim != 3 or poses.shape[1] != len(JOINTS) or labels["visibility"].shape != poses.shape[:2]:
+        raise DataError(f"{path}: expected x, y and visibility [T, {len(JOINTS)}]. Received: x {labels['x'].shape}")
+    visible = labels["visibility"] > 0
+    return {
+        "action": labels["action"],
+        "train": int(labels["train"].reshape(-1)[0]),
+        "poses": poses,
+        "visible": visible,
+        "annotated": visible | (poses > 1).any(-1),
+    }

@@ -25,6 +25,9 @@ _ORDER, _START, _CROP, _EVALUATION = 0x6F72646572, 0x7374617274, 0x63726F70, 0x6
 _LOCAL_READS, _REMOTE_READS = 4, 32  # records read at once
 OFFSETS = ("hashed", "middle", "first")
 
+# All functions here are made of TensorFlow operations: to rewrite them would only cost time.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 def training_batches(fmt, layout, options, index, batch_size, seed, start_step=0, shard=(0, 1)):
     """An endless `tf.data.Dataset` of {key: [batch_size, ...]}; see the module's text.
@@ -56,7 +59,7 @@ def training_batches(fmt, layout, options, index, batch_size, seed, start_step=0
         return cut_clip(fmt, layout, options, record, name, start, crop_key)
 
     first, last = start_step * batch_size, np.iinfo(np.int64).max // (workers + 1)
-    places = tf.data.Dataset.range(first, last).map(lambda q: record_number(position(q)))
+    places = tf.data.Dataset.range(first, last).map(_as_it_is(lambda q: record_number(position(q))))
     return _clips(places, index, clip).batch(batch_size, drop_remainder=True).prefetch(4).with_options(_stream_options())
 
 
@@ -100,13 +103,13 @@ def evaluation_batches(
         return place, records[place]
 
     flags = tf.data.Dataset.from_tensor_slices(places)
-    clips = _clips(tf.data.Dataset.from_tensor_slices(np.maximum(places[0], 0)).map(with_place), index, clip)
+    clips = _clips(tf.data.Dataset.from_tensor_slices(np.maximum(places[0], 0)).map(_as_it_is(with_place)), index, clip)
 
     def join(clip, flag):
         number, valid = flag
         return {**clip, "index": number, "valid": valid}
 
-    joined = tf.data.Dataset.zip((clips, flags)).map(join)
+    joined = tf.data.Dataset.zip((clips, flags)).map(_as_it_is(join))
     return joined.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_stream_options())
 
 
@@ -126,7 +129,7 @@ def frame_counts(fmt, index):
 
 def each_record(index, function):
     """`function(content, name)` of every record in order, as a `tf.data.Dataset`."""
-    numbers = tf.data.Dataset.range(len(index)).map(lambda i: (i, i))
+    numbers = tf.data.Dataset.range(len(index)).map(_as_it_is(lambda i: (i, i)))
     return _clips(numbers, index, lambda _, record, name: function(record, name)).with_options(_stream_options())
 
 
@@ -139,16 +142,25 @@ def _clips(places, index, clip):
 
     def read(place, i):
         content = record_at(files[file[i]], offset[i], size[i])
-        return content.map(lambda record: (place, i, record))
+        return content.map(_as_it_is(lambda record: (place, i, record)))
 
     def checked(place, i, record):
         name = tf.strings.join([files[file[i]], ": record ", tf.strings.as_string(number[i])])
         message = [name, " at byte ", offset[i], ": its content does not match its checksum: the file is corrupt"]
-        with tf.control_dependencies([require_data(tf.strings.length(record) > 0, message)]):
+        # Every tf.train.Example begins with this byte; what else is there makes the parser
+        # raise without a name, and with bytes in its message that Python cannot decode.
+        example = (tf.strings.substr(record, 0, 1) == b"\n") | (tf.strings.length(record) == 0)
+        checks = [
+            require_data(tf.strings.length(record) > 0, message),
+            require_data(example, [name, ": expected a tf.train.Example, received other bytes"]),
+        ]
+        with tf.control_dependencies(checks):
             return clip(place, tf.identity(record), tf.identity(name))
 
-    dataset = places.interleave(read, cycle_length=reads, block_length=1, num_parallel_calls=reads, deterministic=True)
-    return dataset.map(checked, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = places.interleave(
+        _as_it_is(read), cycle_length=reads, block_length=1, num_parallel_calls=reads, deterministic=True
+    )
+    return dataset.map(_as_it_is(checked), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _draw(key, shifts):

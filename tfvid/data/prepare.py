@@ -34,6 +34,7 @@ PREPARATIONS = {
     "caddy_videos": "tfvid.data.caddy_videos:CaddyVideos",
     "demo": "tfvid.data.demo:Demo",
     "kth": "tfvid.data.kth_videos:KthVideos",
+    "penn": "tfvid.data.penn:Penn",
     "video_folder": "tfvid.data.video_folder:VideoFolder",
 }
 
@@ -327,7 +328,7 @@ def _result_path(output_dir, group):
 
 def prepare(
     dataset, source_dir, output_dir, options=None, encoding="auto", max_broken=10, processes=None,
-    overwrite=False, progress=True, name=None,
+    overwrite=False, progress=True, name=None, items_per_file=None,
 ):
     """Prepares a data set; the same call goes on after an interruption.
 
@@ -342,6 +343,7 @@ def prepare(
       overwrite: replace a data set that is there already.
       progress: show a progress bar.
       name: written into dataset_info.json; default `dataset`.
+      items_per_file: work items in one record file; default: as suits the data set.
 
     Returns:
       `DatasetInfo`.
@@ -354,7 +356,7 @@ def prepare(
     items = prepared.items()
     if not items:
         raise UserError(f"{source_dir}: expected videos of the {dataset} data set, found none")
-    groups = make_groups(items, prepared.ITEMS_PER_FILE)
+    groups = make_groups(items, items_per_file or prepared.ITEMS_PER_FILE)
     state = {"dataset": dataset, "options": prepared.options, "encoding": encoding, "items": _digest(groups)}
     done = _begin(output_dir, state, groups, overwrite)
     if done is None:
@@ -510,6 +512,7 @@ def finish(job, prepared, groups, state, max_broken, name, progress):
         if any(r["offsets"] for r in mine):
             splits[split] = _split_entry(mine)
     description = prepared.description()
+    lengths = {length for r in results for length in r["frames"]}
     info = DatasetInfo(
         name=name,
         source=description["source"],
@@ -520,6 +523,7 @@ def finish(job, prepared, groups, state, max_broken, name, progress):
         options={"preparation": state},
         broken=broken,
         labels=description.get("labels", {}),
+        clip_length=lengths.pop() if len(lengths) == 1 else None,
     )
     written = [r for r in results if r["split"] in splits]
     paths = [os.path.join(job.output_dir, r["split"], r["file"]) for r in written]

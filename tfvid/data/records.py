@@ -63,6 +63,7 @@ KEYS = {
     "poses": Key(("T", "J", "2"), "float32", "joint positions (x, y)"),
     "pose_visible": Key(("T", "J"), "float32", "1 where a joint is annotated, else 0"),
     "action_class": Key((), "int32", "class of the whole clip, 0-based"),
+    "frame_step": Key((), "int32", "frames of the video from one frame of the clip to the next; 0: all are the same"),
     "boxes": Key(("T", "O", "4"), "float32", "one box per object slot (x0, y0, x1, y1), normalised to [0, 1]"),
     "features": Key(("T", "h", "w", "F"), "float32", "features of a frozen network on a grid"),
 }
@@ -86,9 +87,10 @@ def data_error_line(error):
     if match:
         return match.group(1)
     # tf.io.parse_example: a record that lacks a key or has another number of values.
-    match = re.search(r"Name: (.+?: record \d+), (?:Key|Feature): (.+?)(?:, Index: \d+)?\.\s+(.*?)(?:\[\[| \[Op|$)", text)
+    match = re.search(r"Name: (.+?: record \d+), (?:Key|Feature): (\S+?)(?: \(data type.*?\)|, Index: \d+)?\.? (.*)", text)
     if match:
-        return f"{match.group(1)}: key {match.group(2)!r}: {match.group(3).strip()}"
+        reason = re.split(r"\[\[|\[Op", match.group(3))[0].strip(" .")
+        return f"{match.group(1)}: key {match.group(2)!r}: {reason}"
     return None
 
 
@@ -203,6 +205,7 @@ class DatasetInfo:
       options: those that the data were prepared with.
       broken: work items that could not be read, [{"item", "reason"}].
       labels: {key: [name of value 0, of value 1, ...]} of discrete keys, where they have names.
+      clip_length: frames of every clip, or None where clips differ.
     """
 
     name: str
@@ -214,6 +217,7 @@ class DatasetInfo:
     options: dict
     broken: list = dataclasses.field(default_factory=list)
     labels: dict = dataclasses.field(default_factory=dict)
+    clip_length: int | None = None
 
     def save(self, folder):
         """Writes `<folder>/dataset_info.json` at once or not at all."""
@@ -229,6 +233,7 @@ class DatasetInfo:
             "name": self.name,
             "source": self.source,
             "fps": self.fps,
+            "clip_length": self.clip_length,
             "schema": schema,
             "splits": self.splits,
             "defaults": self.defaults,
@@ -264,6 +269,7 @@ class DatasetInfo:
                 options=dict(document["options"]),
                 broken=list(document.get("broken", [])),
                 labels=dict(document.get("labels", {})),
+                clip_length=document.get("clip_length"),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             if isinstance(e, UserError):

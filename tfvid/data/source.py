@@ -91,7 +91,7 @@ class Source:
         self.fps = self.info.fps if self.info else None
         self._skip_corrupt = skip_corrupt
         self._indices = {}
-        self._layouts = {}
+        self._known_layout = None
         self._folders = [folder] + [os.path.join(folder, s) for s in fmt.SUBFOLDERS]
 
     def defaults(self):
@@ -235,13 +235,21 @@ class Source:
         return self._index("train").files[0]  # raises: no split has a file
 
     def _layout(self):
-        """From the first record of the first file of the first split that has one."""
-        if "layout" not in self._layouts:
-            index = build_index([self._first_file()])
-            if not len(index):
-                raise DataError(f"{index.files[0]}: expected records, found an empty file")
-            self._layouts["layout"] = self.format.layout(index.read(0), index.name(0))
-        return self._layouts["layout"]
+        """From the first record of the first file that has one."""
+        if self._known_layout is None:
+            for split in SPLITS:
+                for file in self.files(split):
+                    index = build_index([file])
+                    for i in range(len(index)):
+                        try:
+                            self._known_layout = self.format.layout(index.read(i), index.name(i))
+                            return self._known_layout
+                        except DataError as e:
+                            if not self._skip_corrupt:
+                                raise
+                            logging.warning("left out: %s", e)
+            raise DataError(f"{self._first_file()}: expected records, found an empty file")
+        return self._known_layout
 
     def _described(self, function, file):
         """Calls `function`; its DataError is said to be of `file`."""

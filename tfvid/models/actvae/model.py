@@ -1,5 +1,6 @@
 """ACT-VAE: pose sequences from one pose and an action class."""
 
+import numpy as np
 import tensorflow as tf
 
 from tfvid.errors import UserError
@@ -18,10 +19,18 @@ class PoseModel(VideoModel):
     """What both stages share: reading poses and classes, sampling pose sequences."""
 
     REQUIRED_KEYS = ("poses", "action_class")
+    # Keys of the batch that `generate` reads; of those with a time axis the first frame alone.
+    GENERATION_KEYS = ("poses", "action_class", "frame_step")
+
+    @property
+    def POSE_PIXELS(self):  # noqa: N802  the evaluation suite's name
+        """Pixels in one unit of the poses."""
+        return self.hparams.image_size / 2
 
     def build_pose_network(self):
         """Makes `self.pose_network` and `self.colours` from the hyper-parameters."""
         h = self.hparams
+        self._samplers = {}
         self.condition_size = h.num_actions + int(h.frame_step_conditioning)
         self.pose_network = PoseNetwork(
             h.num_joints, self.condition_size, h.latent_dim, h.pose_head, h.decoder_units
@@ -86,6 +95,59 @@ class PoseModel(VideoModel):
         noise = tf.stack([draws.normal(f"latent/{t}", shape, self.pose_dtype) for t in range(horizon + 1)], axis=1)
         poses, _, _ = self.rollout(source, self.condition(batch), noise)
         return tf.reshape(poses, [num_samples, -1, horizon, self.hparams.num_joints, 2])
+
+    def generate(self, batch, seed, num_samples=1, horizon=None):
+        """Samples from the first frame of each clip; default horizon: that of the training.
+
+        Returns:
+          {"poses": [num_samples, B, horizon, J, 2], "images": [num_samples, B, horizon, H, W, 3]
+          in [0, 1]}: generated frames, or for `actvae` coloured views of the poses.
+        """
+        key = num_samples, horizon or self.hparams.horizon
+        if key not in self._samplers:
+            self._samplers[key] = tf.function(
+                lambda inputs, seed: self.generated(inputs, StatelessDraws(seed, stream="generate"), *key),
+                reduce_retracing=True,
+            )
+        seed = tf.convert_to_tensor(np.int64(seed) if isinstance(seed, int) else seed)
+        return self._samplers[key](self._first_frames(batch), tf.cast(seed, tf.int64))
+
+    def _first_frames(self, batch):
+        keys = [k for k in self.GENERATION_KEYS if k in self.spec and k in batch]
+        return {k: batch[k][:, :1] if self.spec[k].shape.rank > 0 else batch[k] for k in keys}
+
+    def generated(self, inputs, draws, num_samples, horizon):
+        """What `generate` returns, from first frames and `draws`."""
+        raise NotImplementedError
+
+    def signatures(self):
+        """serving_default: the first frame of each clip, its action and a seed -> one sample.
+
+        Inputs: poses float32 [B, 1, J, 2], action_class int32 [B], frame_step int32 [B] where
+        the model is told it, images float32 [B, 1, H, W, 3] in [0, 1] (actvae_p2i), seed
+        int64 scalar. Outputs: poses [B, horizon, J, 2], images [B, horizon, H, W, 3].
+        """
+        keys = [k for k in self.GENERATION_KEYS if k in self.spec and self._serves(k)]
+        specs = []
+        for key in keys:
+            shape, dtype = self.spec[key].shape, self.spec[key].dtype
+            specs.append(
+                tf.TensorSpec(
+                    [None, 1, *shape[1:]] if shape.rank else [None], tf.float32 if shape.rank else dtype, name=key
+                )
+            )
+
+        @tf.function(input_signature=[*specs, tf.TensorSpec([], tf.int64, name="seed")])
+        def serve(*values):
+            inputs = dict(zip(keys, values[:-1]))
+            draws = StatelessDraws(values[-1], stream="generate")
+            samples = self.generated(inputs, draws, 1, self.hparams.horizon)
+            return {k: tf.cast(v[0], tf.float32) for k, v in samples.items()}
+
+        return {"serving_default": serve}
+
+    def _serves(self, key):
+        return key != "frame_step" or self.hparams.frame_step_conditioning
 
     def learning_rate(self):
         """Rate of the update that follows `step` finished ones; the original's schedule runs one step ahead."""
@@ -182,18 +244,18 @@ class ActVAE(PoseModel):
     def pixel_errors(self, poses, truth):
         """Mean distance of the joints in pixels: [..., T, J, 2] -> [...]."""
         difference = tf.cast(poses, self.pose_dtype) - tf.cast(truth, self.pose_dtype)
-        return self.hparams.image_size / 2 * tf.reduce_mean(tf.norm(difference, axis=-1), [-2, -1])
+        return self.POSE_PIXELS * tf.reduce_mean(tf.norm(difference, axis=-1), [-2, -1])
 
-    def generate(self, batch, seed, num_samples=1, horizon=None):
-        """{"images": coloured views of the poses, "poses": [num_samples, B, horizon, J, 2]}."""
-        horizon = horizon or self.hparams.horizon
-        poses = self.sample_poses(batch, StatelessDraws(seed, stream="generate"), num_samples, horizon)
+    def generated(self, inputs, draws, num_samples, horizon):
+        poses = self.sample_poses(inputs, draws, num_samples, horizon)
         return {"images": self.views(poses), "poses": poses}
 
     def views(self, poses):
-        """[..., image_size, image_size, 3] in [0, 1]."""
-        size = self.hparams.image_size
-        return coloured_view(tf.cast(poses, self.pose_dtype), self.colours, size, size)
+        """Pictures of poses, of the size of the data's frames where it has some: [..., H, W, 3] in [0, 1]."""
+        size = (self.hparams.image_size,) * 2
+        if "images" in self.spec:
+            size = tuple(self.spec["images"].shape[1:3])
+        return coloured_view(tf.cast(poses, self.pose_dtype), self.colours, *size)
 
     def truth_frames(self, batch, horizon):
         return self.views(batch["poses"][:, 1 : 1 + horizon])

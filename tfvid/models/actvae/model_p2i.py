@@ -62,6 +62,7 @@ class ActVAEP2I(PoseModel):
     HPARAMS = ActVAEP2IHParams
     REQUIRED_KEYS = ("images", "poses", "action_class")
     OPTIONAL_KEYS = ("frame_step", "masks", "boxes")
+    GENERATION_KEYS = ("images", *PoseModel.GENERATION_KEYS)
 
     def __init__(self, hparams, spec, seed=0, name=None):
         super().__init__(hparams, spec, seed=seed, name=name)
@@ -276,11 +277,9 @@ class ActVAEP2I(PoseModel):
 
     # Sampling.
 
-    def generate(self, batch, seed, num_samples=1, horizon=None):
-        """{"images": [num_samples, B, horizon, H, W, 3] in [0, 1], "poses": [num_samples, B, horizon, J, 2]}."""
-        horizon = horizon or self.hparams.horizon
-        poses = self.sample_poses(batch, StatelessDraws(seed, stream="generate"), num_samples, horizon)
-        return {"images": self.render(self.clip(batch), poses), "poses": poses}
+    def generated(self, inputs, draws, num_samples, horizon):
+        poses = self.sample_poses(inputs, draws, num_samples, horizon)
+        return {"images": self.render(self.clip(inputs), poses), "poses": poses}
 
     def render(self, clip, poses):
         """Frames in [0, 1] of each source in poses [S, B, T, J, 2]: [S, B, T, H, W, 3].

@@ -1,0 +1,151 @@
+"""How good generated pose sequences are: errors in pixels, diversity, and whether the action matters.
+
+The original has no metrics; this is the protocol of the figures in README. Poses are in
+network units; `pixels` is how many pixels a unit has. "Copy" repeats the source pose: any
+model of use must beat it.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfvid.models.draws import StatelessDraws
+
+PCK_SHARES = (0.05, 0.1)  # of the image's side
+PAIR_SAMPLES = 20  # whose pairs give the average pairwise distance
+LABEL_SAMPLES = 20
+MAX_ROLLOUTS = 4096  # at once
+
+
+def stateless_noise(seed, stream):
+    """Function (sample, clips, horizon, latent_dim) -> [horizon + 1, clips, latent_dim] for `sample_all`."""
+
+    def noise(sample, clips, horizon, latent_dim):
+        draws = StatelessDraws(seed, sample, stream=stream)
+        return draws.normal("latents", [horizon + 1, clips, latent_dim])
+
+    return noise
+
+
+def sample_all(model, clips, num_samples, horizon, noise):
+    """Samples for every clip.
+
+    Args:
+      model: an `ActVAE`.
+      clips: {"poses" [N, T, J, 2], "action_class" [N], "frame_step" [N] where used}.
+      noise: see `stateless_noise`; asked once a sample, in order.
+
+    Returns:
+      float32 [num_samples, N, horizon, J, 2].
+    """
+    count = len(clips["action_class"])
+    source = model.flat_poses(tf.constant(clips["poses"][:, 0]))
+    condition = model.condition({k: tf.constant(v) for k, v in clips.items() if k != "poses"})
+    rollout = tf.function(lambda s, c, n: model.rollout(s, c, n)[0][0], reduce_retracing=True)
+    samples = np.empty((num_samples, count, horizon, *clips["poses"].shape[2:]), np.float32)
+    for s in range(num_samples):
+        drawn = tf.cast(noise(s, count, horizon, model.hparams.latent_dim), model.pose_dtype)
+        for start in range(0, count, MAX_ROLLOUTS):
+            part = slice(start, start + MAX_ROLLOUTS)
+            poses = rollout(source[part], condition[part], drawn[None, :, part])
+            samples[s, part] = np.reshape(poses, samples[s, part].shape)
+    return samples
+
+
+def errors(samples, truth, pixels):
+    """[S, N, T, J]: distance of every joint in pixels."""
+    return pixels * np.linalg.norm(samples - truth, axis=-1)
+
+
+def pose_metrics(samples, truth, source, pixels):
+    """The protocol's figures.
+
+    Args:
+      samples: [S, N, T, J, 2].
+      truth: [N, T, J, 2].
+      source: [N, J, 2].
+
+    Returns:
+      {name: number or list}; distances in pixels but for `apd` (network units).
+    """
+    e = errors(samples, truth, pixels)
+    side = 2 * pixels
+    centre = samples.mean(0)
+    result = {
+        "joint_error_px": e.mean(),
+        "joint_error_px_per_step": e.mean((0, 1, 3)).tolist(),
+        "joint_error_px_best": e.mean((2, 3)).min(0).mean(),
+        "joint_error_px_of_mean": errors(centre, truth, pixels).mean(),
+        "l1": np.abs(samples - truth).mean(),
+        "std_px": pixels * samples.std(0).mean(),
+        "apd": average_pairwise_distance(samples[:PAIR_SAMPLES]),
+        "motion_px": errors(samples, source[:, None], pixels).mean(),
+    }
+    for share in PCK_SHARES:
+        result[f"pck_{share:g}"] = (e < share * side).mean()
+    return {k: v if isinstance(v, list) else float(v) for k, v in result.items()}
+
+
+def average_pairwise_distance(samples):
+    """Mean over clips and pairs of samples of the distance of whole sequences; 0 for one sample."""
+    flat = samples.reshape(*samples.shape[:2], -1).astype(np.float64)
+    count = len(flat)
+    if count < 2:
+        return 0.0
+    total = sum(np.linalg.norm(flat[i + 1 :] - flat[i], axis=-1).sum(0).mean() for i in range(count - 1))
+    return total / (count * (count - 1) / 2)
+
+
+def label_control(model, clips, horizon, noise, pixels):
+    """What another action class changes, with the same noise.
+
+    Args:
+      noise: as in `evaluate`.
+
+    Returns:
+      {"label_shift_px": distance between the mean predictions under both classes,
+      "joint_error_px_wrong_label": mean error under the wrong one}.
+    """
+    wrong = (clips["action_class"] + 1) % model.hparams.num_actions
+    truth = clips["poses"][:, 1 : 1 + horizon]
+    right, other = (
+        sample_all(model, {**clips, "action_class": labels}, LABEL_SAMPLES, horizon, noise())
+        for labels in (clips["action_class"], wrong.astype(np.int32))
+    )
+    return {
+        "label_shift_px": float(errors(right.mean(0), other.mean(0), pixels).mean()),
+        "joint_error_px_wrong_label": float(errors(other, truth, pixels).mean()),
+    }
+
+
+def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None):
+    """All figures of a model on clips, and those of copying the source pose.
+
+    Args:
+      clips: {"poses" [N, T, J, 2] with T > horizon, "action_class" [N], ...} as arrays.
+      noise: function without arguments that gives what `stateless_noise` gives, anew for
+        each pass; default: from `seed`.
+
+    Returns:
+      {"model": {...}, "copy": {...}, "per_action": {class: joint error}, "clips": N, ...}.
+    """
+    horizon = horizon or model.hparams.horizon
+    noise = noise or (lambda: stateless_noise(seed, "evaluate"))
+    pixels = model.POSE_PIXELS
+    source, truth = clips["poses"][:, 0], clips["poses"][:, 1 : 1 + horizon]
+    samples = sample_all(model, clips, num_samples, horizon, noise())
+    figures = {
+        **pose_metrics(samples, truth, source, pixels),
+        **label_control(model, clips, horizon, noise, pixels),
+    }
+    of_clip = errors(samples, truth, pixels).mean((0, 2, 3))
+    still = np.repeat(source[:, None], horizon, axis=1)
+    return {
+        "model": figures,
+        "copy": pose_metrics(still[None], truth, source, pixels),
+        "per_action": {
+            int(a): float(of_clip[clips["action_class"] == a].mean()) for a in np.unique(clips["action_class"])
+        },
+        "clips": len(truth),
+        "num_samples": num_samples,
+        "horizon": horizon,
+    }

@@ -29,8 +29,8 @@ class Breakout(Preparation):
     """One item an episode: clips of one player from one seed, with a fixed number of clips.
 
     Keys: images; actions one-hot [T-1, 3]; action_labels; states [T, 3]: left edge of the
-    paddle, left and upper edge of the ball (-1: none), in pixels of the 160 x 208 screen;
-    rewards.
+    paddle, left and upper edge of the ball (-1: none) as fractions of the 160 x 208 screen,
+    so that a network can take them as they are; rewards.
     """
 
     NEEDS_SOURCE = False
@@ -193,11 +193,17 @@ class Player:
         return 1 if distance > 0 else 2
 
 
+def _fractions(states):
+    """Pixels -> fractions of the screen; a missing ball stays at -1."""
+    height, width = SCREEN
+    return np.where(states < 0, -1, states / np.array([width, width, height], np.float32)).astype(np.float32)
+
+
 def _clip(frames, states, labels, rewards):
     labels = np.array(labels, np.int32)
     return {
         "images": np.stack(frames),
-        "states": np.array(states, np.float32),
+        "states": _fractions(np.array(states, np.float32)),
         "action_labels": labels,
         "actions": np.eye(len(ACTIONS), dtype=np.float32)[labels],
         "rewards": np.array(rewards, np.float32),

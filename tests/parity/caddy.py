@@ -1,6 +1,6 @@
 """Runs one recorded case of CADDY; section 15 of the specification says what each is."""
 
-from tests.parity import caddy_model, caddy_parts
+from tests.parity import caddy_data, caddy_model, caddy_parts
 
 CHECKS = {
     "layers": caddy_parts.check_layers,
@@ -12,6 +12,8 @@ CHECKS = {
     "train": caddy_model.check_train,
     "sample": caddy_model.check_sample,
     "fullwidth": caddy_model.check_fullwidth,
+    "data": caddy_data.check_data,
+    "metrics": caddy_data.check_metrics,
 }
 
 

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from tests.parity.caddy_parts import make_vgg
+from tests.parity.caddy_parts import make_vgg, vgg_state, vgg_widths
 from tests.parity.caddy_support import (
     RELATIVE,
     Comparison,
@@ -77,11 +77,14 @@ def _width(shapes, name):
 def make_model(config, weights, precision, image_size, vgg_arrays=None):
     """A model with the recorded weights ({original name: array})."""
     hparams = hparams_of(config, weights, precision)
+    if vgg_arrays is not None:
+        state = vgg_state(vgg_arrays)
+        hparams = hparams.replace(vgg_widths=vgg_widths(state))
     spec = {"images": tf.TensorSpec([hparams.sequence_length, *image_size, 3], tf.uint8)}
     model = models.build("caddy", hparams, spec)
     set_weights(model, weights)
     if vgg_arrays is not None:
-        model.perceptual.vgg = make_vgg(vgg_arrays, precision)
+        model.perceptual.network.load_torch(state)
     return model
 
 

@@ -225,15 +225,24 @@ def _plain_network(layer, inputs, training, precision):
     return list(layer(inputs[0], training=training))
 
 
-def make_vgg(arrays, precision, prefix="vgg/param/"):
-    """VGG-19 with the recorded widths and weights (`slice<k>.<i>.weight`)."""
-    state = {
+def vgg_state(arrays, prefix="vgg/param/"):
+    """Recorded `slice<k>.<i>.weight` under torchvision's names."""
+    return {
         "features." + key[len(prefix) :].split(".", 1)[1]: value
         for key, value in arrays.items() if key.startswith(prefix)
     }
-    firsts = ("features.0", "features.5", "features.10", "features.19", "features.28")
+
+
+def vgg_widths(state):
+    """Channels of the five stages."""
+    return tuple(int(state[f"features.{i}.weight"].shape[0]) for i in (0, 5, 10, 19, 28))
+
+
+def make_vgg(arrays, precision, prefix="vgg/param/"):
+    """VGG-19 with the recorded widths and weights."""
+    state = vgg_state(arrays, prefix)
     with float_policy(precision):
-        vgg = VGGFeatures(19, widths=tuple(state[f"{name}.weight"].shape[0] for name in firsts))
+        vgg = VGGFeatures(19, widths=vgg_widths(state))
         vgg.build((None, None, None, 3))
     vgg.load_torch(state)
     vgg.trainable = False

@@ -63,7 +63,9 @@ class CaddyVideos(Preparation):
         folder = os.path.join(self.source_dir, item.payload["path"])
         crop, size = parse_crop(self.options["crop"]), parse_size(self.options["size"])
         video = read_annotated_video(folder, crop, size, self.options["resample"])
-        video = {key: values[:: self.options["frame_skip"] + 1] for key, values in video.items()}
+        skip = self.options["frame_skip"]
+        video["rewards"] = summed_rewards(video["rewards"], skip)
+        video = {key: values[:: skip + 1] for key, values in video.items()}
         clip = {
             "images": video["images"],
             # An action is chosen while its frame is seen; the last one leads nowhere.
@@ -129,6 +131,11 @@ def read_annotation(path, name, length):
             kinds = " or ".join(t.__name__ for t in _TYPES[name])
             raise BrokenItem(f"{path}: entry {number}: expected {kinds}. Received: {value!r:.80}")
     return values
+
+
+def summed_rewards(rewards, frame_skip):
+    """What is earned from the frame kept before each frame up to it: a list of the same length."""
+    return [sum(rewards[max(i - frame_skip, 0) : i + 1]) for i in range(len(rewards))]
 
 
 def state_vectors(metadata):

@@ -18,12 +18,19 @@ def variable_map(model):
     result = networks_map(model.networks, "model.")
     if model.mi_matrix is not None:
         result[model.mi_matrix.path] = Source("mi_estimator.matrix_estimator.estimated_matrix")
+    # Ours alone: how often each action is used. No file has it (`is_optional`).
+    result[model.action_usage.path] = Source("action_usage")
     return result
 
 
-def ignorable(name):
+def is_ignorable(name):
     """Entries of a file that the model has no use for: optimiser, schedule, step."""
     return name.startswith(("optimizer.", "lr_scheduler.")) or name == "step"
+
+
+def is_optional(path):
+    """Running estimates that only training needs; older files lack the mutual information's."""
+    return path.rsplit("/", 1)[-1] in ("mi_matrix", "action_usage")
 
 
 def networks_map(nets, prefix=""):

@@ -5,21 +5,18 @@ Menapace, Lathuiliere, Tulyakov, Siarohin, Ricci, "Playable Video Generation", C
 
 import typing
 
-import keras
 import tensorflow as tf
 from absl import logging
 
 from tfvid.errors import UserError
-from tfvid.layers.vgg import VGGFeatures
-from tfvid.models import float_policy, schedules
+from tfvid.models import schedules
 from tfvid.models.caddy import diagnostics, losses, terms
 from tfvid.models.caddy.forward import CaddyNetworks, stack_frames
 from tfvid.models.caddy.hparams import CaddyHParams
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
+from tfvid.models.perceptual import PerceptualVGG
 from tfvid.models.video_model import VideoModel
-
-VGG_SEED = 19  # of the fixed random features that vgg_weights=random takes
 
 
 class Phase(typing.NamedTuple):
@@ -53,7 +50,10 @@ class Caddy(VideoModel):
             self.mi_matrix = self._running("mi_matrix", (count, count), 1 / count**2)
         # Share of each action among the most probable ones, over the last collapse_window steps.
         self.action_usage = self._running("action_usage", (count,), 1 / count)
-        self.perceptual = _Perceptual(hparams)
+        self.perceptual = PerceptualVGG(
+            hparams.vgg_weights, hparams.precision,
+            "set perceptual_loss_lambda and perceptual_loss_lambda_pretraining to 0", hparams.vgg_widths,
+        )
         self._collapse = diagnostics.CollapseMonitor(hparams)
         self._generators = {}
         self.finish_build(
@@ -147,7 +147,7 @@ class Caddy(VideoModel):
     def losses(self, outputs, observations, pretraining, training):
         """The total loss and every term of it, by the original's names."""
         weight = terms.weight_of(self.hparams, "perceptual_loss", pretraining)
-        vgg = self.perceptual.vgg if _positive(weight) else None
+        vgg = self.perceptual.network if _positive(weight) else None
         values, information = terms.reconstruction_terms(
             outputs, observations, vgg, terms.component_weights(weight)
         )
@@ -386,50 +386,6 @@ class Caddy(VideoModel):
 
     def _start_signature(self, images):
         return self.start(images)
-
-
-class _Perceptual:
-    """VGG-19, made on first use and outside the model's own weights.
-
-    It is neither trained nor saved with the model: generating needs no file of it.
-    """
-
-    def __init__(self, hparams):
-        self._hparams, self._vgg = hparams, None
-
-    @property
-    def vgg(self):
-        """The features; UserError where `vgg_weights` is not given or not there."""
-        if self._vgg is None:
-            with tf.init_scope():
-                self._vgg = self._made()
-        return self._vgg
-
-    @vgg.setter
-    def vgg(self, value):
-        self._vgg = value
-
-    def _made(self):
-        weights = self._hparams.vgg_weights
-        if not weights:
-            raise UserError(
-                "vgg_weights: expected the file of torchvision's VGG-19 (vgg19-dcbb9e9d.pth), or 'random' for fixed"
-                " random features; or set perceptual_loss_lambda and perceptual_loss_lambda_pretraining to 0"
-            )
-        precision = "float64" if self._hparams.precision == "float64" else "float32"
-        with float_policy(precision):
-            keras.utils.set_random_seed(VGG_SEED)
-            vgg = VGGFeatures(19, widths=self._hparams.vgg_widths)
-            vgg.trainable = False
-            vgg.build((None, None, None, 3))
-        if weights != "random":
-            from tfvid.conversion import torch_file
-
-            try:
-                vgg.load_torch(torch_file.flatten(torch_file.read(weights)))
-            except (KeyError, ValueError) as e:
-                raise UserError(f"{weights}: {e.args[0]}") from None
-        return vgg
 
 
 def _check_size(height, width, channels, perceptual):

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tests.parity import ag2vid_metrics
 from tfvid import models
 from tfvid.models.ag2vid import convert
 from tfvid.models.ag2vid.hparams import AG2VidHParams
@@ -311,5 +312,6 @@ RUNNERS = {
     "train": check_training_float64,
     "train_f64": check_training_float64,
     "sample": check_sample,
+    "metrics": ag2vid_metrics.check_metrics,
     "variant_": check_variant,
 }

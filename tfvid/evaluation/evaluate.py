@@ -10,7 +10,7 @@ import tfvid
 from tfvid.errors import UserError
 from tfvid.evaluation import reports, runs, set_metrics, step_metrics, tables
 from tfvid.evaluation.frame_files import EvaluationFrames
-from tfvid.evaluation.protocol import Evaluator, Protocol, ResultWriter, common_keys, make_sampler
+from tfvid.evaluation.protocol import Evaluator, Protocol, ResultWriter, described_outputs, make_sampler
 from tfvid.hparams import read_json_object
 
 SHARD_FILE = "shard.json"
@@ -110,11 +110,11 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
         limit=clips, shard=request.shard,
     )  # fmt: skip
     sampler = make_sampler(model, protocol)
-    keys = common_keys(model, protocol, dataset.element_spec, sampler)
-    step_names, set_names = _split_names(request.metrics, keys)
+    keys, outputs = described_outputs(model, protocol, dataset.element_spec, sampler)
+    step_names, set_names = _split_names(request.metrics, keys, outputs, set(dataset.element_spec))
     options = step_metrics.options_for(model, request.weights_dir)
     metrics, skipped = step_metrics.build(step_names, options)
-    sets, sets_skipped = set_metrics.build(set_names, options)
+    sets, sets_skipped = set_metrics.build(set_names, options, protocol.context + protocol.horizon)
     skipped.update(sets_skipped)
     for name, reason in skipped.items():
         report(f"{name} is left out: {reason}")
@@ -146,13 +146,19 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
     return _finish(folder, trial.label, state, sets)
 
 
-def _split_names(names, keys):
-    """(step metrics, set metrics) to compute, of those asked for or the defaults."""
+def _split_names(names, keys, outputs, data):
+    """(step metrics, set metrics) to compute, of those asked for or the defaults.
+
+    Args:
+      keys: that predictions and data share.
+      outputs, data: all keys of the predictions and of the batches.
+    """
     if list(names) in ([], ["all"]):
-        return step_metrics.choose(names, keys), set_metrics.choose(names, keys)
+        return step_metrics.choose(names, keys), set_metrics.choose(names, outputs, data)
     sets = [n for n in names if n in set_metrics.TABLE]
     steps = [n for n in names if n not in set_metrics.TABLE]
-    return step_metrics.choose(steps, keys) if steps else [], set_metrics.choose(sets, keys) if sets else []
+    steps = step_metrics.choose(steps, keys) if steps else []
+    return steps, set_metrics.choose(sets, outputs, data) if sets else []
 
 
 def _protocol(trial, model, source, protocol, request, clips):

@@ -239,8 +239,10 @@ def repeat_last(clip, context, horizon):
     }
 
 
-def common_keys(model, protocol, element_spec, sampler):
-    """Keys on which predictions and data can be compared; UserError where their shapes differ.
+def described_outputs(model, protocol, element_spec, sampler):
+    """(keys on which predictions and data can be compared, all keys of the predictions).
+
+    UserError where the shapes of a common key differ.
 
     Args:
       element_spec: of the batches.
@@ -267,7 +269,7 @@ def common_keys(model, protocol, element_spec, sampler):
         predicted, truth = outputs[key].shape[2:], shapes[key]
         if not predicted.is_compatible_with(truth):
             raise UserError(f"{key}: expected predictions of the shape {list(truth)}, received {list(predicted)}")
-    return keys
+    return keys, set(outputs)
 
 
 def _has_time(key):

@@ -36,9 +36,9 @@ $(VENV)/.dev.stamp: requirements/dev.lock $(VENV)/.run.stamp
 
 demo: install  ## demo data, SAVP trained for some minutes, videos, and metrics against "repeat the last frame"
 	$(PY) scripts/train.py --model=savp --hparams=hparams/demo/savp.json --output_dir=$(DEMO_DIR)
-	$(PY) scripts/generate.py --checkpoint=$(DEMO_DIR) --output_dir=$(DEMO_DIR)/generated
-	$(PY) scripts/evaluate.py --checkpoint=$(DEMO_DIR) --output_dir=$(DEMO_DIR)/evaluated
-	$(PY) scripts/report_demo.py --run_dir=$(DEMO_DIR)
+	$(PY) scripts/generate.py --checkpoint=$(DEMO_DIR)
+	$(PY) scripts/evaluate.py --checkpoint=$(DEMO_DIR) --num_samples=10
+	@$(PY) scripts/report_demo.py --run_dir=$(DEMO_DIR)
 
 test: install-dev $(if $(TORCH),install-torch)  ## the fast tests (PYTEST_ARGS=... is passed on; TORCH=1 installs PyTorch first)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)

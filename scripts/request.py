@@ -1,0 +1,73 @@
+"""Makes a request for an exported model from a clip of a data set, and sends it to TensorFlow Serving.
+
+    python scripts/request.py --export_dir=exported/savp --output=request.json
+    python scripts/request.py --export_dir=exported/savp --url=http://localhost:8501/v1/models/savp:predict \\
+        --output=answer.gif
+
+Without --url the request's JSON body is written, for curl -d @request.json; with it the answer is written as a GIF.
+The inputs are checked against the exported signature first.
+"""
+
+import json
+import os
+
+from absl import flags
+
+from tfvid import cli
+from tfvid.errors import UserError
+
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "what scripts/export.py wrote: all versions, or one", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "file to write: request (.json) or, with --url, video (.gif)", required=True)
+_URL = flags.DEFINE_string("url", None, "address of the model, .../v1/models/NAME:predict")
+_DATASET = flags.DEFINE_string("dataset", None, "data set of the clip; default: the one trained on")
+_INPUT_DIR = flags.DEFINE_string("input_dir", None, "its folder; default: data/<dataset>")
+_SPLIT = flags.DEFINE_string("split", "test", "train, val or test")
+_CLIP = flags.DEFINE_integer("clip", 0, "number of the clip", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the sample")
+_SIGNATURE = flags.DEFINE_string("signature", "serving_default", "signature to call")
+_FPS = flags.DEFINE_float("fps", 4.0, "frames per second of the GIF", lower_bound=0.1)
+
+
+def main():
+    from tfvid.serving import request
+
+    folder = request.version_folder(_EXPORT_DIR.value)
+    text = request.build(folder, clip(folder), _SEED.value, _SIGNATURE.value)
+    if not _URL.value:
+        with open(_OUTPUT.value, "w") as f:
+            f.write(text)
+        print(f"{_OUTPUT.value}: send it with curl -d @{_OUTPUT.value} http://localhost:8501/v1/models/NAME:predict")
+        return
+    import numpy as np
+
+    from tfvid.data.video_files import write_gif
+
+    images = request.send(_URL.value, text)["images"][0]
+    write_gif(_OUTPUT.value, np.clip(np.round(images * 255), 0, 255).astype("uint8"), _FPS.value)
+    print(f"{_OUTPUT.value}: {len(images)} frames")
+
+
+def clip(folder):
+    """{key: array} of one clip, batch 1, of the data that the model was trained on."""
+    from tfvid import models
+    from tfvid.data.source import open_source
+    from tfvid.hparams import read_json_object
+
+    described = read_json_object(os.path.join(folder, "assets.extra", "tfvid.json"))
+    hparams = models.model_class(described["model"]).HPARAMS.from_dict(described["hparams"], json.dumps(folder))
+    dataset = _DATASET.value or hparams.dataset
+    if not dataset:
+        raise UserError("--dataset: expected a name, since the exported model has none")
+    source = open_source(dataset, _INPUT_DIR.value)
+    length = hparams.long_sequence_length or hparams.sequence_length
+    batches = source.evaluation_batches(_SPLIT.value, hparams, 1, length=length, limit=_CLIP.value + 1)
+    chosen = None
+    for number, batch in enumerate(batches.as_numpy_iterator()):
+        chosen = batch if number == _CLIP.value else None
+    if chosen is None:
+        raise UserError(f"--clip: expected a number below {source.count(_SPLIT.value)}. Received: {_CLIP.value}")
+    return chosen
+
+
+if __name__ == "__main__":
+    cli.run(main)

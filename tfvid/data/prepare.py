@@ -33,6 +33,7 @@ PREPARATIONS = {
     "breakout": "tfvid.data.breakout:Breakout",
     "caddy_videos": "tfvid.data.caddy_videos:CaddyVideos",
     "demo": "tfvid.data.demo:Demo",
+    "demo_figures": "tfvid.data.demo_figures:DemoFigures",
     "kth": "tfvid.data.kth_videos:KthVideos",
     "penn": "tfvid.data.penn:Penn",
     "video_folder": "tfvid.data.video_folder:VideoFolder",

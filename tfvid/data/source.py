@@ -12,6 +12,7 @@ from tfvid.data.formats import ReadOptions, clip_length, clip_spec
 from tfvid.data.google_robot import GoogleRobotFormat
 from tfvid.data.index import build_index, save_index
 from tfvid.data.kth_records import KthFormat, Ucf101Format
+from tfvid.data.prepare import PREPARATIONS, prepare
 from tfvid.data.records import INFO_FILE, SPLITS, DataError, data_error_line
 from tfvid.data.softmotion import BairFormat, CartgripperFormat
 from tfvid.data.sv2p import Sv2pFormat
@@ -32,6 +33,8 @@ DEMO = "python scripts/train.py --model=savp --hparams=hparams/demo/savp.json"
 _FETCH = "bash data/download_and_preprocess_dataset.sh {name}"
 _PREPARE = "python scripts/prepare_data.py --dataset={name} --source_dir=DIR --output_dir={folder}"
 _RECORD = "python scripts/prepare_data.py --dataset={name} --output_dir={folder}"
+# Data sets that are generated on first use, by their `Preparation`.
+DEMOS = tuple(name for name in PREPARATIONS if name.startswith("demo"))
 HOW_TO_GET = {"bair": _FETCH, "softmotion": _FETCH, "kth": _FETCH, "breakout": _RECORD}
 
 
@@ -39,7 +42,7 @@ def open_source(dataset, input_dir=None, skip_corrupt=False):
     """Opens the records of a data set.
 
     Args:
-      dataset: name; "demo" is generated on first use.
+      dataset: name; one of DEMOS is generated on first use.
       input_dir: its folder, with `{train,val,test}/*.tfrecord*` or with the files
         themselves; default data/<dataset>. One with a dataset_info.json may have any name.
       skip_corrupt: leave broken records out instead of failing. The whole data set is
@@ -49,10 +52,9 @@ def open_source(dataset, input_dir=None, skip_corrupt=False):
       DataError: no such folder, or nothing in it that can be read.
     """
     folder = os.fspath(input_dir) if input_dir else os.path.join("data", dataset)
-    if dataset == "demo" and not tf.io.gfile.exists(folder):
-        from tfvid.data.demo import make_demo
-
-        make_demo(folder)
+    if dataset in DEMOS and not tf.io.gfile.exists(folder):
+        logging.warning("%s: making the data set %s (a few seconds)", folder, dataset)
+        prepare(dataset, None, folder, processes=0, progress=False)
     if not tf.io.gfile.isdir(folder):
         raise DataError(f"{folder}: expected the {dataset} data set, found no such folder; {how_to_get(dataset, folder)}")
     if tf.io.gfile.exists(os.path.join(folder, INFO_FILE)):

@@ -149,3 +149,33 @@ def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None):
         "num_samples": num_samples,
         "horizon": horizon,
     }
+
+
+def read_clips(source, split, hparams, length, batch_size=64):
+    """Every clip of a split as `evaluate` takes them.
+
+    Args:
+      source: a `tfvid.data.source.Source`.
+      length: frames of a clip.
+    """
+    keys = ("poses", "action_class", "frame_step")
+    found = {}
+    for batch in source.evaluation_batches(split, hparams, batch_size, length=length):
+        valid = batch["valid"].numpy()
+        for key in keys:
+            if key in batch:
+                found.setdefault(key, []).append(batch[key].numpy()[valid])
+    return {k: np.concatenate(v) for k, v in found.items()}
+
+
+def table(result):
+    """The figures of `evaluate` as text: a line for each, model and copy side by side."""
+    lines = [f"{'':28}{'model':>12}{'copy pose':>12}"]
+    for name, value in result["model"].items():
+        other = result["copy"].get(name)
+        if isinstance(value, list):
+            for t, v in enumerate(value):
+                lines.append(f"{f'{name} {t + 1}':28}{v:12.3f}{other[t]:12.3f}")
+        else:
+            lines.append(f"{name:28}{value:12.3f}" + ("" if other is None else f"{other:12.3f}"))
+    return "\n".join(lines)

@@ -62,6 +62,13 @@ class ActVAEHParams(PoseHParams):
     kl_weight: float = hp(0.002, "weight of the divergence of the latent codes, summed over the batch too", low=0)
     kl_per_sample: bool = hp(False, "mean of the divergence over the batch; kl_weight 0.048 then is 0.002 at batch 24")
     shifted_targets: bool = hp(True, "train two of the three rollouts on shifted frames, as the original does")
+    diversity_weight: float = hp(
+        0.0, "what the distance between rollouts counts against their error; 1: the energy score (calibrated spread)",
+        low=0,
+    )
+    jitter_scale: float = hp(0.0, "training poses are scaled by up to this share, about the centre", low=0, high=0.9)
+    jitter_rotation: float = hp(0.0, "training poses are turned by up to so many degrees", low=0, high=180)
+    jitter_shift: float = hp(0.0, "training poses are shifted by up to so many pixels", low=0)
     flip_probability: float = hp(0.0, "share of training clips that are mirrored, joints swapped", low=0, high=1)
     flip_joints: tuple[int, ...] = hp(PENN_FLIP, "the joint that takes each joint's place in a mirrored pose", low=0)
     eval_samples: int = hp(5, "rollouts a clip in validation", low=1)

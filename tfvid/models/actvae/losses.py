@@ -32,6 +32,19 @@ def pose_reconstruction(rollouts, targets, indices):
     return [l1_loss(rollouts[r], ops.take(targets, index, axis=1)) for r, index in enumerate(indices)]
 
 
+def pairwise_distance(rollouts):
+    """Sum over all pairs of rollouts of their mean absolute difference.
+
+    The errors of R rollouts, summed, less 1 / (R - 1) of it are R times the energy score of
+    each coordinate (Gneiting and Raftery, 2007), which the true distribution minimises.
+
+    Args:
+      rollouts: [R, B, horizon, 2J].
+    """
+    count = rollouts.shape[0]
+    return sum(l1_loss(rollouts[i], rollouts[j]) for i in range(count) for j in range(i))
+
+
 def gaussian_divergence(mean, log_variance):
     """Divergence of N(mean, exp(log_variance)) from N(0, 1), SUMMED over all elements, the batch too."""
     return -0.5 * ops.sum(1 + log_variance - ops.square(mean) - ops.exp(log_variance))

@@ -199,13 +199,25 @@ class ActVAE(PoseModel):
         return {"loss": total, **values, **logs}
 
     def _training_clips(self, batch, draws):
-        """Source [B, 2J], targets [B, T-1, 2J] and condition, some of them mirrored."""
-        poses = tf.cast(batch["poses"], self.pose_dtype)
-        if self.hparams.flip_probability:
-            flip = draws.bernoulli("flip", [tf.shape(poses)[0]], self.hparams.flip_probability)
-            poses = tf.where(flip[:, None, None, None], self.mirrored(poses), poses)
+        """Source [B, 2J], targets [B, T-1, 2J] and condition, augmented."""
+        poses = self.augmented(tf.cast(batch["poses"], self.pose_dtype), draws)
         poses = self.flat_poses(poses)
         return poses[:, 0], poses[:, 1:], self.condition(batch)
+
+    def augmented(self, poses, draws):
+        """The poses, some mirrored, each clip scaled, turned and shifted as a whole, where asked for."""
+        h, batch = self.hparams, tf.shape(poses)[0]
+        if h.flip_probability:
+            flip = draws.bernoulli("flip", [batch], h.flip_probability)
+            poses = tf.where(flip[:, None, None, None], self.mirrored(poses), poses)
+        if not (h.jitter_scale or h.jitter_rotation or h.jitter_shift):
+            return poses
+        noise = 2 * draws.uniform("jitter", [4, batch], self.pose_dtype) - 1
+        scale, angle = 1 + h.jitter_scale * noise[0], h.jitter_rotation * np.pi / 180 * noise[1]
+        cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
+        turn = tf.stack([tf.stack([cosine, -sine], -1), tf.stack([sine, cosine], -1)], -2)  # [B, 2, 2]
+        shift = h.jitter_shift / self.POSE_PIXELS * tf.transpose(noise[2:])
+        return tf.einsum("btjc,bdc->btjd", poses, turn) + shift[:, None, None]
 
     def mirrored(self, poses):
         """The poses in the mirror image: pixel x becomes S - 1 - x, left joints become right ones."""
@@ -213,20 +225,29 @@ class ActVAE(PoseModel):
         return tf.stack([-swapped[..., 0] - 2 / self.hparams.image_size, swapped[..., 1]], axis=-1)
 
     def pose_losses(self, poses, mean, log_variance, targets):
-        """{"reconstruction", "kl"} without weights; `kl` is summed over the batch of all replicas."""
-        indices = losses.alignments(self.hparams.horizon, self.hparams.shifted_targets)
+        """{"reconstruction", "kl"[, "spread"]} without weights."""
+        h = self.hparams
+        indices = losses.alignments(h.horizon, h.shifted_targets)
         reconstruction = tf.add_n(losses.pose_reconstruction(poses, targets, indices))
         # Of the first rollout only, as the original has it.
         divergence = losses.gaussian_divergence(mean[:, 0], log_variance[:, 0])
-        batch = tf.cast(tf.shape(targets)[0], divergence.dtype)
-        if self.hparams.kl_per_sample:
-            return {"reconstruction": reconstruction, "kl": divergence / batch}
-        # Gradients are averaged over replicas, while this is a sum over the global batch.
-        return {"reconstruction": reconstruction, "kl": divergence * self.distribute_strategy.num_replicas_in_sync}
+        if h.kl_per_sample:
+            divergence /= tf.cast(tf.shape(targets)[0], divergence.dtype)
+        else:  # gradients are averaged over replicas, while this is a sum over the global batch
+            divergence *= self.distribute_strategy.num_replicas_in_sync
+        values = {"reconstruction": reconstruction, "kl": divergence}
+        if h.diversity_weight:
+            values["spread"] = losses.pairwise_distance(poses)
+        return values
 
     def loss_weights(self):
         """{name: weight}."""
-        return {"reconstruction": self.hparams.recon_weight, "kl": self.hparams.kl_weight}
+        h = self.hparams
+        return {
+            "reconstruction": h.recon_weight,
+            "kl": h.kl_weight,
+            "spread": -0.5 * h.recon_weight * h.diversity_weight,
+        }
 
     def test_step(self, batch):
         """Joint errors in pixels of each clip, those of copying the source pose beside them."""

@@ -58,8 +58,7 @@ def main():
     else:
         if FLAGS.dataset not in prepare_lib.PREPARATIONS:
             raise UserError(
-                f"--dataset: expected one of {', '.join(sorted(prepare_lib.PREPARATIONS))}."
-                f" Received: {FLAGS.dataset!r}"
+                f"--dataset: expected one of {', '.join(sorted(prepare_lib.PREPARATIONS))}. Received: {FLAGS.dataset!r}"
             )
         known = prepare_lib.preparation_class(FLAGS.dataset).OPTIONS
         values = {k: prepare_lib.parse_option(known[k], k, v) if k in known else v for k, v in given.items()}

@@ -40,7 +40,9 @@ def _check(case, tmp_path):
 
 def _write_files(root, meta, files):
     """Lays the recorded files out as the original programs wanted them; returns the folder."""
-    prefixes = sorted({k.split("/")[0] for k in files if k.split("/")[0].split("_")[0] == meta["dataset"].split("_")[0]})
+    prefixes = sorted(
+        {k.split("/")[0] for k in files if k.split("/")[0].split("_")[0] == meta["dataset"].split("_")[0]}
+    )
     (prefix,) = [p for p in prefixes if all(f"{p}/{f}" in files for f in meta["files"])]
     folder = root / (prefix.split("_", 1)[1] if "_" in prefix else prefix)
     split = folder / meta["mode"]

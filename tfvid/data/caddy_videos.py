@@ -159,7 +159,7 @@ def transform(frame, crop=None, size=None, resample="bilinear"):
 
 
 def parse_crop(text):
-    """"0,16,160,208" -> (0, 16, 160, 208) = (left, upper, right, lower); "" -> None."""
+    """Text as 0,16,160,208 -> (left, upper, right, lower) in pixels; empty -> None."""
     if not text:
         return None
     parts = text.split(",")

@@ -6,9 +6,8 @@ and a cross glide behind it and bounce as well. Frames are 32 x 32 by default.
 """
 
 import numpy as np
-from absl import logging
 
-from tfvid.data.prepare import Item, Option, Preparation, prepare
+from tfvid.data.prepare import Item, Option, Preparation
 from tfvid.errors import UserError
 
 ACTIONS = ("stay", "right", "left", "down", "up")
@@ -137,9 +136,3 @@ def _bounce(centre, velocity, radius):
     outside = (centre < low) | (centre > high)
     mirrored = np.where(centre < low, 2 * low - centre, np.where(centre > high, 2 * high - centre, centre))
     return mirrored, np.where(outside, -velocity, velocity)
-
-
-def make_demo(folder, **options):
-    """Writes the demo data set into `folder`."""
-    logging.warning("%s: making the demo data set (a few seconds)", folder)
-    return prepare("demo", None, folder, options, processes=0, progress=False)

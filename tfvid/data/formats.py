@@ -121,7 +121,7 @@ class Format:
 
     def hint(self, split):
         """What to do where a split has no file, or None."""
-        return None
+        return
 
     def layout(self, record, name):
         """The `Layout` of a record (bytes); `name` is for errors. Raises DataError."""
@@ -133,7 +133,7 @@ class Format:
 
     def known_frames(self, index, folder):
         """Frames of every record of an index from files beside it, or None."""
-        return None
+        return
 
     def count_frames(self, record, name):
         """In a graph: the number of frames of a record, int64 scalar."""
@@ -315,8 +315,9 @@ def _geometry(frames, image, options, seed):
     """Random crop (one for all frames of a clip), central crop or padding, resizing.
 
     uint8 [T, H, W, C], or float32 in [0, 1] where frames are resized. The resizing is
-    that of the original SAVP readers: the area average downwards, bilinear upwards on TensorFlow 1's grid (source = index * in / out, corners not
-    aligned, no half-pixel shift). Theirs then left values in 0..255; ours are in [0, 1].
+    that of the original SAVP readers: the area average downwards, bilinear upwards on
+    TensorFlow 1's grid (source = index * in / out, corners not aligned, no half-pixel
+    shift). Theirs then left values in 0..255; ours are in [0, 1].
     """
     height, width, channels = image
     if options.random_crop_size:

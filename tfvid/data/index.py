@@ -155,9 +155,7 @@ def scan_file(path):
             if masked_crc32c(header[:8]) != checksum:
                 raise DataError(f"{where}: the record's length does not match its checksum: the file is corrupt")
             if offset + size + OVERHEAD > total:
-                raise DataError(
-                    f"{where}: expected {size} bytes of content, the file is truncated at {total} bytes"
-                )
+                raise DataError(f"{where}: expected {size} bytes of content, the file is truncated at {total} bytes")
             offsets.append(offset)
             offset += size + OVERHEAD
     return offsets, total

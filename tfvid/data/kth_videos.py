@@ -49,7 +49,9 @@ class KthVideos(Preparation):
     def items(self):
         ranges, videos = self._ranges(), self._videos()
         if not videos:
-            raise UserError(f"{self.source_dir}: expected KTH's zips or files personNN_ACTION_dN_uncomp.avi, found none")
+            raise UserError(
+                f"{self.source_dir}: expected KTH's zips or files personNN_ACTION_dN_uncomp.avi, found none"
+            )
         training = [k for k, (_, _, person) in videos.items() if person <= LAST_TRAINING_PERSON]
         splits = split_of_fractions(training, self.options["val"], 0.0, self.options["seed"])
         items = []
@@ -124,10 +126,9 @@ class _Extracted:
         self._folder = tempfile.TemporaryDirectory()
         local = os.path.join(self._folder.name, "video.avi")
         try:
-            with tf.io.gfile.GFile(self._path, "rb") as f, zipfile.ZipFile(f) as archive:
-                with open(local, "wb") as out:
-                    out.write(archive.read(self._member))
-        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as e:
+            with tf.io.gfile.GFile(self._path, "rb") as f, zipfile.ZipFile(f) as archive, open(local, "wb") as out:
+                out.write(archive.read(self._member))
+        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, tf.errors.OpError) as e:
             self._folder.cleanup()
             raise BrokenItem(f"{self._path}: cannot extract {self._member}: {e}") from None
         return local
@@ -141,5 +142,5 @@ def _zip_names(path):
     try:
         with tf.io.gfile.GFile(path, "rb") as f, zipfile.ZipFile(f) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as e:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, tf.errors.OpError) as e:
         raise UserError(f"{path}: expected a zip file: {e}; download it again") from None

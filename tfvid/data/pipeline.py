@@ -60,7 +60,9 @@ def training_batches(fmt, layout, options, index, batch_size, seed, start_step=0
 
     first, last = start_step * batch_size, np.iinfo(np.int64).max // (workers + 1)
     places = tf.data.Dataset.range(first, last).map(_as_it_is(lambda q: record_number(position(q))))
-    return _clips(places, index, clip).batch(batch_size, drop_remainder=True).prefetch(4).with_options(_stream_options())
+    return (
+        _clips(places, index, clip).batch(batch_size, drop_remainder=True).prefetch(4).with_options(_stream_options())
+    )
 
 
 def evaluation_batches(

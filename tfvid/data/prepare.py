@@ -173,7 +173,7 @@ def parse_option(option, name, text):
 
 
 def parse_size(text, name="size"):
-    """"64" -> (64, 64); "256x96" or "256,96" (width, height) -> (256, 96); "" -> None."""
+    """(width, height) of a text: 64 -> (64, 64), 256x96 or 256,96 -> (256, 96), empty -> None."""
     if not text:
         return None
     parts = text.lower().replace(",", "x").split("x")
@@ -187,7 +187,7 @@ def parse_size(text, name="size"):
 
 def split_of_fractions(keys, val, test, seed=0):
     """{key: split} with exact fractions: keys are ranked by a hash of (seed, key)."""
-    if not (0 <= val and 0 <= test and val + test < 1):
+    if not (val >= 0 and test >= 0 and val + test < 1):
         raise UserError(f"expected fractions of val and test >= 0 with a sum below 1. Received: {val} and {test}")
     ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())
     count_val, count_test = round(len(ranked) * val), round(len(ranked) * test)
@@ -328,8 +328,17 @@ def _result_path(output_dir, group):
 
 
 def prepare(
-    dataset, source_dir, output_dir, options=None, encoding="auto", max_broken=10, processes=None,
-    overwrite=False, progress=True, name=None, items_per_file=None,
+    dataset,
+    source_dir,
+    output_dir,
+    options=None,
+    encoding="auto",
+    max_broken=10,
+    processes=None,
+    overwrite=False,
+    progress=True,
+    name=None,
+    items_per_file=None,
 ):
     """Prepares a data set; the same call goes on after an interruption.
 
@@ -363,8 +372,15 @@ def prepare(
     if done is None:
         logging.warning("%s: the data set is there already, prepared with the same options", output_dir)
         return DatasetInfo.load(output_dir)
-    _run(job, prepared, [g for g in groups if g.file_name not in done.get(g.split, ())], groups, max_broken,
-         processes, progress)
+    _run(
+        job,
+        prepared,
+        [g for g in groups if g.file_name not in done.get(g.split, ())],
+        groups,
+        max_broken,
+        processes,
+        progress,
+    )
     return finish(job, prepared, groups, state, max_broken, name or dataset, progress)
 
 
@@ -436,8 +452,13 @@ def _run(job, prepared, todo, groups, max_broken, processes, progress):
     for group in groups:
         if group not in todo:
             broken += records.read_json(_result_path(job.output_dir, group))["broken"]
-    bar = tqdm(total=total, initial=total - sum(len(g.items) for g in todo), desc=job.dataset, unit="item",
-               disable=not progress)
+    bar = tqdm(
+        total=total,
+        initial=total - sum(len(g.items) for g in todo),
+        desc=job.dataset,
+        unit="item",
+        disable=not progress,
+    )
     frames, begin = 0, time.monotonic()
     with bar:
         for group, result in _results(job, prepared, todo, processes):

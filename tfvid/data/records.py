@@ -56,7 +56,7 @@ class Key:
 KEYS = {
     "images": Key(("T", "H", "W", "C"), "uint8", "frames, 0..255, RGB or grey (float in [0, 1] inside the models)"),
     "actions": Key(("T-1", "A"), "float32", "action taken between two frames, raw units of the data set"),
-    "states": Key(("T", "S"), "float32", "robot state at each frame, raw units of the data set"),
+    "states": Key(("T", "S"), "float32", "state of the robot or game at each frame, raw units of the data set"),
     "pix_distribs": Key(("T", "H", "W", "P"), "float32", "P pixel distributions, each sums to 1 over the image"),
     "action_labels": Key(("T-1",), "int32", "discrete action taken between two frames, 0-based; for evaluation"),
     "rewards": Key(("T",), "float32", "reward that was earned on arriving at each frame"),
@@ -87,7 +87,9 @@ def data_error_line(error):
     if match:
         return match.group(1)
     # tf.io.parse_example: a record that lacks a key or has another number of values.
-    match = re.search(r"Name: (.+?: record \d+), (?:Key|Feature): (\S+?)(?: \(data type.*?\)|, Index: \d+)?\.? (.*)", text)
+    match = re.search(
+        r"Name: (.+?: record \d+), (?:Key|Feature): (\S+?)(?: \(data type.*?\)|, Index: \d+)?\.? (.*)", text
+    )
     if match:
         reason = re.split(r"\[\[|\[Op", match.group(3))[0].strip(" .")
         return f"{match.group(1)}: key {match.group(2)!r}: {reason}"
@@ -120,7 +122,7 @@ ENCODINGS = ("auto", "lossless", "raw", "png", "jpeg")
 
 
 def choose_encoding(option, height, width):
-    """"auto" and "lossless" -> "raw" up to RAW_LIMIT pixels a side, "jpeg" or "png" above."""
+    """What "auto" and "lossless" are: "raw" up to RAW_LIMIT pixels a side, "jpeg" or "png" above."""
     if option not in ("auto", "lossless"):
         return option
     return "raw" if max(height, width) <= RAW_LIMIT else {"auto": "jpeg", "lossless": "png"}[option]

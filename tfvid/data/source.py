@@ -56,7 +56,9 @@ def open_source(dataset, input_dir=None, skip_corrupt=False):
         logging.warning("%s: making the data set %s (a few seconds)", folder, dataset)
         prepare(dataset, None, folder, processes=0, progress=False)
     if not tf.io.gfile.isdir(folder):
-        raise DataError(f"{folder}: expected the {dataset} data set, found no such folder; {how_to_get(dataset, folder)}")
+        raise DataError(
+            f"{folder}: expected the {dataset} data set, found no such folder; {how_to_get(dataset, folder)}"
+        )
     if tf.io.gfile.exists(os.path.join(folder, INFO_FILE)):
         return Source(dataset, folder, ClipFormat(folder), skip_corrupt)
     if dataset not in FORMATS:
@@ -140,9 +142,7 @@ class Source:
             self.format, self._layout(), options, index, batch_size, seed, start_step, shard
         )
 
-    def evaluation_batches(
-        self, split, hparams, batch_size, length=None, limit=None, shard=(0, 1), offsets="hashed"
-    ):
+    def evaluation_batches(self, split, hparams, batch_size, length=None, limit=None, shard=(0, 1), offsets="hashed"):
         """Every clip once in a fixed order; see `tfvid.data.pipeline.evaluation_batches`.
 
         Returns:

@@ -34,9 +34,7 @@ class StepwiseFormat(Format):
                 continue
             size = len(values[pattern.format(0)])
             if width is not None and size != width:
-                raise DataError(
-                    f"{name}: {pattern.format(0)}: expected {width} numbers, received {size}"
-                )
+                raise DataError(f"{name}: {pattern.format(0)}: expected {width} numbers, received {size}")
             length = min(length, steps + 1 if key == "actions" else steps)
             (hidden if key in self.HIDDEN else arrays)[key] = (size,)
         return Layout(shape, encoding, arrays, length, hidden, view)

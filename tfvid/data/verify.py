@@ -12,6 +12,7 @@ from tfvid.data.clip_format import ClipFormat
 from tfvid.data.index import build_index
 from tfvid.data.records import INFO_FILE, SPLITS, DataError, data_error_line
 
+
 def verify_source(source, progress=True):
     """Checks every record of a data set: checksums, schema, shapes, counts.
 

@@ -81,8 +81,10 @@ class VideoFolder(Preparation):
         }
 
     def description(self):
-        return {"source": f"videos in {os.path.basename(os.path.normpath(self.source_dir))}",
-                "fps": self.options["fps"] or None}
+        return {
+            "source": f"videos in {os.path.basename(os.path.normpath(self.source_dir))}",
+            "fps": self.options["fps"] or None,
+        }
 
     def _fitted(self, frame):
         """uint8 [H, W, 3] -> uint8 of the size asked for, one channel where asked for."""

@@ -58,10 +58,8 @@ def restore(model, path, optimizers=True):
         )
     _check_fits(model, saved, path, optimizers)
     try:
-        status = checkpoint_of(model, optimizers).read(path)
-        status.assert_existing_objects_matched()
-        status.expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError) as e:
+        checkpoint_of(model, optimizers).read(path).expect_partial().assert_existing_objects_matched()
+    except (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError) as e:  # as the reader has it
         raise DamagedCheckpoint(f"{path}: expected a whole checkpoint, cannot read it: {_reason(e)}") from None
 
 
@@ -97,8 +95,8 @@ def _check_fits(model, saved, path, optimizers):
 class Checkpoints:
     """The numbered checkpoints of one run: `ckpt-<step>`, the last `keep` of them.
 
-    A checkpoint counts once it is complete: its files are written under another name
-    first, and the file `checkpoint`, which lists the good ones, is replaced at the end.
+    TensorFlow writes the files of a checkpoint under other names first and its index last,
+    so that one with an index is complete.
     """
 
     def __init__(self, model, folder, keep=3):
@@ -108,7 +106,7 @@ class Checkpoints:
     @property
     def last(self):
         """Path of the last one, or None."""
-        return self._manager.latest_checkpoint
+        return max(list_checkpoints(self.folder).items(), default=(0, None))[1]
 
     def save(self):
         """Writes the model's state; returns the path. A failure leaves the older ones as they are."""
@@ -120,7 +118,7 @@ class Checkpoints:
         try:
             return self._manager.save(checkpoint_number=step)
         except tf.errors.OpError as e:
-            self._remove_unlisted()
+            self.clean()
             raise UserError(f"{self.folder}: cannot write the checkpoint of step {step}: {_reason(e)}{kept}") from None
 
     def restore_last(self):
@@ -130,7 +128,7 @@ class Checkpoints:
         last error is raised, since a restart from scratch would not be what was asked for.
         """
         error = None
-        for path in reversed(self._manager.checkpoints):
+        for _, path in sorted(list_checkpoints(self.folder).items(), reverse=True):
             try:
                 restore(self.model, path)
             except DamagedCheckpoint as e:
@@ -142,33 +140,30 @@ class Checkpoints:
             raise error
         return None
 
-    def _remove_unlisted(self):
-        """Deletes what an interrupted or failed write has left."""
-        listed = {os.path.basename(p) for p in self._manager.checkpoints}
-        for name in tf.io.gfile.listdir(self.folder):
-            stem = re.match(r"(ckpt-\d+)[._]", name)
-            if stem and stem.group(1) not in listed:
+    def clean(self):
+        """Deletes what interrupted or failed writes have left: whatever belongs to no index."""
+        complete = list_checkpoints(self.folder)
+        for name in _names(self.folder):
+            part = re.match(r"ckpt-(\d+)[._]", name)
+            if part and (int(part.group(1)) not in complete or "temp" in name):
                 path = os.path.join(self.folder, name.rstrip("/"))
                 (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
 
-    def clean(self):
-        """Removes the remains of writes that were killed, if there are any."""
-        if tf.io.gfile.isdir(self.folder):
-            self._remove_unlisted()
+
+def list_checkpoints(folder):
+    """{step: path} of the complete checkpoints in a folder."""
+    found = (re.fullmatch(r"ckpt-(\d+)\.index", name) for name in _names(folder))
+    return {int(m.group(1)): os.path.join(folder, f"ckpt-{m.group(1)}") for m in found if m}
 
 
 def last_checkpoint(folder, step=None):
     """Path of the last checkpoint in `folder`, or of the one at `step`; UserError where there is none."""
-    if step is None:
-        path = tf.train.latest_checkpoint(folder)
-        if not path:
-            raise UserError(f"{folder}: expected a checkpoint, found none; train first")
-        return path
-    path = os.path.join(folder, f"ckpt-{step}")
-    if not tf.io.gfile.exists(path + ".index"):
-        steps = sorted(int(m.group(1)) for n in _names(folder) if (m := re.fullmatch(r"ckpt-(\d+)\.index", n)))
-        raise UserError(f"{folder}: expected a checkpoint of step {step}, found those of {steps or 'none'}")
-    return path
+    found = list_checkpoints(folder)
+    if not found:
+        raise UserError(f"{folder}: expected a checkpoint, found none; train first")
+    if step is not None and step not in found:
+        raise UserError(f"{folder}: expected a checkpoint of step {step}, found those of {sorted(found)}")
+    return found[max(found) if step is None else step]
 
 
 def _names(folder):

@@ -18,7 +18,7 @@ from tfvid.errors import UserError
 from tfvid.training import callbacks as callbacks_lib
 from tfvid.training import logs as logs_lib
 from tfvid.training import strategy as strategy_lib
-from tfvid.training.checkpoints import Checkpoints, restore
+from tfvid.training.checkpoints import Checkpoints, list_checkpoints, restore
 from tfvid.training.cluster import Cluster
 from tfvid.training.output import check_space, check_writable
 from tfvid.training.progress import Progress
@@ -180,8 +180,7 @@ def open_run(setting):
         )
     if setting.writes and run.hparams != wanted.hparams:
         wanted.hparams.save(os.path.join(path, "hparams.json"))
-    last = tf.train.latest_checkpoint(run.checkpoints)
-    return RunFolder(path, run.info, wanted.hparams), int(last.rpartition("-")[2]) if last else 0
+    return RunFolder(path, run.info, wanted.hparams), max(list_checkpoints(run.checkpoints), default=0)
 
 
 def restore_run(setting, model, checkpoints):

@@ -16,8 +16,8 @@ from absl import flags
 from tfvid import cli
 from tfvid.errors import UserError
 
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "what scripts/export.py wrote: all versions, or one", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "file to write: request (.json) or, with --url, video (.gif)", required=True)
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "folder that scripts/export.py wrote", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "file to write: .json, or .gif with --url", required=True)
 _URL = flags.DEFINE_string("url", None, "address of the model, .../v1/models/NAME:predict")
 _DATASET = flags.DEFINE_string("dataset", None, "data set of the clip; default: the one trained on")
 _INPUT_DIR = flags.DEFINE_string("input_dir", None, "its folder; default: data/<dataset>")

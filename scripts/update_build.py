@@ -21,11 +21,11 @@ SKIPPED = {"__pycache__", "node_modules", "fixtures"}
 DATA_SUFFIXES = (".json", ".html", ".css", ".js", ".npz", ".txt")
 # Import name -> distribution, for those in requirements/dev.lock; PyTorch is optional and not locked.
 DISTRIBUTIONS = {
-    "absl": "absl_py", "aiohttp": "aiohttp", "av": "av", "ale_py": "ale_py", "apache_beam": "apache_beam", "cv2": "opencv_python",
-    "google": "protobuf", "grpc": "grpcio", "h5py": "h5py", 
-    "keras": "keras", "matplotlib": "matplotlib", "numpy": "numpy", "PIL": "pillow", "pytest": "pytest",
-    "scipy": "scipy", "tensorboard": "tensorboard", "tensorflow": "tensorflow",
-    "tensorflow_serving": "tensorflow_serving_api", "tqdm": "tqdm",
+    "absl": "absl_py", "aiohttp": "aiohttp", "ale_py": "ale_py", "apache_beam": "apache_beam", "av": "av",
+    "cv2": "opencv_python", "google": "protobuf", "grpc": "grpcio", "h5py": "h5py", "keras": "keras",
+    "matplotlib": "matplotlib", "numpy": "numpy", "PIL": "pillow", "pytest": "pytest", "scipy": "scipy",
+    "tensorboard": "tensorboard", "tensorflow": "tensorflow", "tensorflow_serving": "tensorflow_serving_api",
+    "tqdm": "tqdm",
 }  # fmt: skip
 
 HEADER = '''\

@@ -82,7 +82,7 @@ def test_wheel_holds_the_whole_package(tmp_path):
 
 def test_readme_names_only_files_that_exist():
     text = (ROOT / "README.md").read_text()
-    links = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
+    links = set(re.findall(r"\]\(([^)#:]+)\)", text))
     scripts = set(re.findall(r"\b((?:scripts|hparams|examples|requirements|benchmarks)/[\w./-]+\.\w+)", text))
     missing = sorted(name for name in links | scripts if not (ROOT / name).exists())
     assert not missing

@@ -22,7 +22,8 @@ def check(case):
     tolerance = float(case.meta["tolerance"])
 
     def close(value, expected, what):
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(value), expected, rtol=tolerance, atol=tolerance, err_msg=what)
+        value = keras.ops.convert_to_numpy(value)
+        np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance, err_msg=what)
 
     for piece in sorted(pieces):
         arrays = case.under(f"{piece}/")

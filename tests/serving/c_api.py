@@ -88,8 +88,8 @@ def main():
     library, model, request, signature, output = sys.argv[1:]
     c = Library(library)
     graph, session = c.load(model)
-    with np.load(request) as f:
-        arrays = c.run(graph, session, json.load(open(signature)), dict(f))
+    with np.load(request) as f, open(signature) as g:
+        arrays = c.run(graph, session, json.load(g), dict(f))
     assert "tensorflow" not in sys.modules
     np.savez(output, **arrays)
 

@@ -24,7 +24,11 @@ PUBLISHED = {
         (),
         {"context_frames": 10, "sequence_length": 20, "long_sequence_length": 40, "force_time_shift": True},
     ),
-    "ucf101": ({"H": 240, "W": 320, "C": 3}, (), {"context_frames": 4, "sequence_length": 8, "long_sequence_length": 8}),
+    "ucf101": (
+        {"H": 240, "W": 320, "C": 3},
+        (),
+        {"context_frames": 4, "sequence_length": 8, "long_sequence_length": 8},
+    ),
     "demo": (
         {"H": 32, "W": 32, "C": 3, "A": 2, "S": 2, "O": 3},
         ("actions", "states", "action_labels", "boxes"),

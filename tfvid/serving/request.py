@@ -53,7 +53,8 @@ def inputs_of_clip(inputs, batch, seed):
 def check_inputs(inputs, values):
     """Raises UserError unless `values` are what the signature takes."""
     if set(values) != set(inputs):
-        raise UserError(f"request: expected the inputs {', '.join(sorted(inputs))}. Received: {', '.join(sorted(values))}")
+        wanted, received = (", ".join(sorted(names)) for names in (inputs, values))
+        raise UserError(f"request: expected the inputs {wanted}. Received: {received}")
     batches = set()
     for name, tensor in inputs.items():
         value = np.asarray(values[name])

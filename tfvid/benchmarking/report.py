@@ -80,6 +80,6 @@ def save(results, folder, name):
             with open(os.path.join(folder, other)) as f:
                 every.append(json.load(f))
     with open(os.path.join(folder, "README.md"), "w") as f:
-        f.write("# All that was measured\n\nWritten by `python scripts/benchmark.py`; the .md beside each JSON has the ")
-        f.write("machine, the command and a profile.\n\n" + table(every))
+        f.write("# All that was measured\n\nWritten by `python scripts/benchmark.py`; the .md beside each JSON has ")
+        f.write("the machine, the command and a profile.\n\n" + table(every))
     return path

@@ -13,11 +13,14 @@ is there and names the broken file.
 from absl import flags
 
 from tfvid import cli
-from tfvid.data import prepare as prepare_lib
-from tfvid.data import records
-from tfvid.data.source import open_source
-from tfvid.data.verify import verify_source
-from tfvid.errors import UserError
+
+cli.import_tensorflow_quietly()  # the flags below are those of modules that need it
+
+from tfvid.data import prepare as prepare_lib  # noqa: E402
+from tfvid.data import records  # noqa: E402
+from tfvid.data.source import open_source  # noqa: E402
+from tfvid.data.verify import verify_source  # noqa: E402
+from tfvid.errors import UserError  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, f"Data set to prepare: {', '.join(sorted(prepare_lib.PREPARATIONS))}.")

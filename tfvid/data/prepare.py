@@ -7,6 +7,7 @@ interrupted preparation goes on where it stopped, and the files do not depend on
 them. At the end everything is read back and checked, and dataset_info.json is written.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -14,6 +15,8 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 from concurrent import futures
 
@@ -491,7 +494,8 @@ def _results(job, prepared, todo, processes):
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     pool = futures.ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
-        waiting = {pool.submit(write_group, job, group): group for group in todo}
+        with _no_messages():
+            waiting = {pool.submit(write_group, job, group): group for group in todo}
         for future in futures.as_completed(waiting):
             yield waiting[future], future.result()
     except futures.process.BrokenProcessPool:
@@ -503,13 +507,33 @@ def _results(job, prepared, todo, processes):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _no_messages():
+    """Processes started meanwhile write no messages of TensorFlow and OpenCV between the progress bar."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _start_worker():
-    """In a worker: no messages of its own on interruption, one core for OpenCV."""
+    """In a worker: ends with its parent and not by itself on interruption; one core for OpenCV."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
+
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)  # the parent was killed: nobody waits for a result
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def finish(job, prepared, groups, state, max_broken, name, progress):

@@ -1,0 +1,145 @@
+"""A page to play a model in the browser: frames over a websocket, one game a visitor.
+
+Messages from the page are JSON {"type": "action", "action": 0-based} | "restart" |
+"next" | "save" | "download", "format": "gif" or "mp4". The server answers {"type": "frame", ...}
+followed by one binary message with the PNG, or {"type": "saved" | "error", ...}.
+"""
+
+import asyncio
+import concurrent.futures
+import importlib.resources
+import io
+import json
+import os
+import tempfile
+
+import numpy as np
+
+from tfvid.data.video_files import encode_gif, encode_png, write_mp4
+from tfvid.errors import UserError
+from tfvid.serving.play import Session, next_folder, save
+
+PAGE_FILES = {"/": "play.html", "/play.css": "play.css", "/play.js": "play.js"}
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+LIMIT = 5000  # steps that a recording keeps; a longer game goes on without
+
+
+def import_aiohttp():
+    """The web server's package; UserError where it is not installed."""
+    try:
+        from aiohttp import web
+    except ImportError:
+        raise UserError("--web: needs aiohttp; install it with: pip install 'tfvid[web]'") from None
+    return web
+
+
+def make_app(player, starts, output_dir, fps=5.0, title="tfvid"):
+    """The web application; every visitor has a session of their own, steps are computed one at a time."""
+    web = import_aiohttp()
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+
+    async def page(request):
+        name = PAGE_FILES[request.path]
+        text = importlib.resources.files("tfvid.serving").joinpath("page", name).read_text("utf-8")
+        return web.Response(text=text.replace("{{title}}", title), content_type=TYPES[name.rsplit(".", 1)[1]])
+
+    async def socket(request):
+        channel = web.WebSocketResponse(max_msg_size=4096)
+        await channel.prepare(request)
+        loop = asyncio.get_running_loop()
+        session = await loop.run_in_executor(executor, Session, player, starts)
+        await channel.send_json({"type": "hello", "actions": player.actions_count, "size": list(player.size)})
+        await _send_frame(channel, session)
+        async for message in channel:
+            if message.type != web.WSMsgType.TEXT:
+                continue
+            try:
+                await _answer(channel, session, json.loads(message.data), loop, executor, output_dir, fps)
+            except (UserError, ValueError, TypeError) as e:
+                await channel.send_json({"type": "error", "message": str(e)})
+        return channel
+
+    app = web.Application()
+    for path in PAGE_FILES:
+        app.router.add_get(path, page)
+    app.router.add_get("/play", socket)
+
+    async def close(app):
+        executor.shutdown(wait=False)
+
+    app.on_cleanup.append(close)
+    return app
+
+
+async def _answer(channel, session, message, loop, executor, output_dir, fps):
+    """Does what one message asks for."""
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind == "action":
+        action = message.get("action")
+        if not isinstance(action, int) or isinstance(action, bool):
+            raise UserError(f"expected an action. Received: {action!r}")
+        await loop.run_in_executor(executor, _press, session, action)
+        await _send_frame(channel, session)
+    elif kind in ("restart", "next"):
+        await loop.run_in_executor(executor, session.restart if kind == "restart" else session.next_game)
+        await _send_frame(channel, session)
+    elif kind == "save":
+        folder = await loop.run_in_executor(None, save, session.recording, next_folder(output_dir), fps)
+        await channel.send_json({"type": "saved", "folder": folder})
+    elif kind == "download":
+        data = await loop.run_in_executor(None, encode, session.recording, message.get("format"), fps)
+        await channel.send_json({"type": "video", "format": message["format"], "bytes": len(data)})
+        await channel.send_bytes(data)
+    else:
+        raise UserError(f"expected action, restart, next, save or download. Received: {kind!r}")
+
+
+def _press(session, action):
+    session.press(action)
+    if len(session.recording.frames) > LIMIT:
+        for values in (session.recording.frames, session.recording.actions, session.recording.times):
+            del values[0]
+
+
+def encode(recording, kind, fps):
+    """The recording as the bytes of a GIF or an MP4."""
+    frames = np.stack(recording.frames)
+    if kind == "gif":
+        return encode_gif(frames, fps)
+    if kind != "mp4":
+        raise UserError(f"expected the format gif or mp4. Received: {kind!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "video.mp4")
+        write_mp4(path, frames, fps)
+        with io.open(path, "rb") as f:
+            return f.read()
+
+
+async def _send_frame(channel, session):
+    recording = session.recording
+    await channel.send_json(
+        {
+            "type": "frame", "steps": len(recording.actions), "game": session.game,
+            "action": recording.actions[-1] if recording.actions else None,
+            "milliseconds": round(1000 * session.latency, 1),
+        }
+    )
+    await channel.send_bytes(encode_png(recording.frames[-1]))
+
+
+def serve(player, starts, output_dir, fps, host, port, title, announce=print):
+    """Serves the page until interrupted."""
+    web = import_aiohttp()
+    Session(player, starts).warm_up()
+    app = make_app(player, starts, output_dir, fps, title)
+    try:
+        web.run_app(app, host=host, port=port, print=None, handle_signals=True, access_log=None,
+                    keepalive_timeout=5, reuse_address=True,
+                    **_announced(announce, host, port))
+    except OSError as e:
+        raise UserError(f"--port: cannot listen on {host}:{port}: {e.strerror}") from None
+
+
+def _announced(announce, host, port):
+    announce(f"play at http://{host}:{port}/ (Ctrl+C ends it)")
+    return {}

@@ -37,7 +37,11 @@ bair() {
   mkdir -p "$folder"
   if [ ! -d "$folder/softmotion30_44k/test" ] && [ ! -d "$folder/test" ]; then
     [ -f "$folder/$name" ] || fetch "http://rail.eecs.berkeley.edu/datasets/$name" "$folder/$name"
-    tar -xf "$folder/$name" -C "$folder" || fail "$folder/$name is damaged; delete it and start again"
+    rm -rf "$folder/.extracting"
+    mkdir "$folder/.extracting"
+    tar -xf "$folder/$name" -C "$folder/.extracting" || fail "$folder/$name is damaged; delete it and start again"
+    mv "$folder/.extracting/"* "$folder/"
+    rmdir "$folder/.extracting"
   fi
   if [ -d "$folder/softmotion30_44k" ]; then
     mv "$folder/softmotion30_44k/"* "$folder/"

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfvid.data import prepare as prepare_lib
 from tfvid.data.prepare import cut_into_clips, parse_size, prepare, split_of_fractions
@@ -89,6 +90,7 @@ def test_folder_with_other_files_is_not_touched(tmp_path):
     assert (tmp_path / "train" / "mine.tfrecord").read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_files_and_survive_a_kill(tmp_path):
     """Two worker processes against none; the first run is killed outright on the way."""
     _prepare(tmp_path / "alone")
@@ -203,8 +205,26 @@ def test_wrong_calls_are_one_line(tmp_path, arguments, message):
 
 def test_output_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Exception, match="file"):
+    with pytest.raises((tf.errors.OpError, OSError), match="file"):
         _prepare(tmp_path / "file" / "out")
+
+
+def test_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    real, left = tf.io.TFRecordWriter.write, [3]
+
+    def write(self, record):
+        left[0] -= 1
+        if left[0] < 0:
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        real(self, record)
+
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", write)
+    with pytest.raises(tf.errors.ResourceExhaustedError, match="No space left"):
+        _prepare(tmp_path)
+    records_there = [f for f in _files(tmp_path) if "tfrecord" in f]
+    assert records_there == ["train/clips-00000-of-00003.tfrecord"]  # the group that was whole
+    monkeypatch.undo()
+    assert _prepare(tmp_path).splits["train"]["clips"] == 6
 
 
 def test_fractions_are_exact_and_stable():

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -226,3 +227,20 @@ def test_the_same_run_twice_is_refused(make_run, tmp_path):
     a = make_run("a")
     with pytest.raises(UserError, match="expected different runs"):
         evaluate([a, a], str(tmp_path / "out"), SMALL, report=QUIET)
+
+
+def test_memory_does_not_grow_with_clips(make_run, tmp_path):
+    """Python's own allocations, numpy's arrays included, at their peak."""
+
+    def peak(count):
+        path = make_run(f"run{count}", ToySource(count=count))
+        tracemalloc.start()
+        request = Request(num_samples=2, batch_size=5, only_metrics=True)
+        evaluate([path], str(tmp_path / str(count)), request, report=QUIET)
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result
+
+    peak(5)  # imports and traces
+    few, many = peak(10), peak(100)
+    assert many < 1.3 * few, (few, many)

@@ -162,6 +162,24 @@ def _pose_error(options):
     )  # fmt: skip
 
 
+def _pck(percent):
+    def build(options):
+        def prepare(clip, context):
+            visible = clip.get("pose_visible")
+            return clip["poses"][:, context:], None if visible is None else visible[:, context:]
+
+        # The frame's side is two units of poses in [-1, 1]; 5 % are 6.4 pixels of 128.
+        threshold = percent / 100 * 2
+        return StepMetric(
+            f"pck_{percent:02d}", "poses", True,
+            f"share of annotated joints nearer than {percent} % of the frame's side, poses in [-1, 1]",
+            lambda prepared, predicted: poses.correct_keypoints(predicted, prepared[0], threshold, prepared[1]),
+            prepare,
+        )  # fmt: skip
+
+    return build
+
+
 def _box_iou(options):
     return StepMetric(
         "box_iou", "boxes", True, "mean IoU over the objects of a frame, boxes clamped to the image",
@@ -181,15 +199,17 @@ TABLE = {
     "motion_mse": _motion_mse,
     "vgg_cosine": _vgg_cosine,
     "pose_error": _pose_error,
+    "pck_05": _pck(5),
+    "pck_10": _pck(10),
     "box_iou": _box_iou,
 }
 # Output key -> metrics on it. The first DEFAULTS[key] of them run when none are asked for.
 FAMILIES = {
     "images": ("psnr", "ssim", "mse", "lpips", "lpips_vgg", "ssim_skimage", "ssim_piq", "motion_mse", "vgg_cosine"),
-    "poses": ("pose_error",),
+    "poses": ("pose_error", "pck_05", "pck_10"),
     "boxes": ("box_iou",),
 }
-DEFAULTS = {"images": 4, "poses": 1, "boxes": 1}
+DEFAULTS = {"images": 4, "poses": 3, "boxes": 1}
 
 
 @dataclasses.dataclass(frozen=True)

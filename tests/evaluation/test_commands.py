@@ -1,0 +1,42 @@
+"""The commands as users call them: exit status, one line, nothing lost."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def command(script, *flags):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags],
+        capture_output=True, text=True, cwd=ROOT, env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "script, flags, message",
+    [
+        ("evaluate", [], "--checkpoint: expected a run folder"),
+        ("evaluate", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
+        ("evaluate", ["--checkpoint=a", "--checkpoint=b"], "--output_dir: expected a folder for the comparison"),
+        ("evaluate", ["--checkpoint=a", "--shard=2"], "--shard: expected i/n, for example 0/4. Received: '2'"),
+        ("generate", [], "--checkpoint: expected a run folder"),
+        ("download_weights", ["--network=lpips"], "--network: expected one of lpips_alex"),
+        ("download_weights", ["--network=vgg19", "--source=nothing.pth"], "nothing.pth: expected"),
+    ],
+)
+def test_mistakes_are_one_line(script, flags, message):
+    result = command(script, *flags)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.returncode == 1 and len(errors) == 1, result.stderr[-2000:]
+    assert message in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("script", ["evaluate", "generate"])
+def test_unknown_flags_exit_with_two(script):
+    result = command(script, "--checkpoints=x")
+    assert result.returncode == 2 and "Unknown command line flag 'checkpoints'" in result.stderr

@@ -267,7 +267,8 @@ def test_i3d_reads_deepmind_s_variables(small_i3d):
     clips, expected, state = small_i3d
     variables = {}
     scopes = {"b0": "Branch_0/Conv3d_0a_1x1", "b1a": "Branch_1/Conv3d_0a_1x1", "b1b": "Branch_1/Conv3d_0b_3x3",
-              "b2a": "Branch_2/Conv3d_0a_1x1", "b2b": "Branch_2/Conv3d_0b_3x3", "b3b": "Branch_3/Conv3d_0b_1x1"}  # fmt: skip
+              "b2a": "Branch_2/Conv3d_0a_1x1", "b2b": "Branch_2/Conv3d_0b_3x3",
+              "b3b": "Branch_3/Conv3d_0b_1x1"}  # fmt: skip
     for name, value in state.items():
         parts = name.split(".")
         unit = "/".join(scopes.get(p, p) for p in parts[:-2])
@@ -293,7 +294,8 @@ def test_i3d_reads_deepmind_s_variables(small_i3d):
 def test_clips_are_resized_as_tensorflow_1_did():
     clips = np.random.default_rng(0).uniform(size=(1, 9, 20, 30, 3))
     expected = tf.compat.v1.image.resize_bilinear(clips[0], (224, 224))
-    np.testing.assert_allclose(np.asarray(i3d.prepared(clips))[0], 2 * expected.numpy() - 1, atol=1e-5)  # theirs is float32
+    # Theirs computes the grid in float32.
+    np.testing.assert_allclose(np.asarray(i3d.prepared(clips))[0], 2 * expected.numpy() - 1, atol=1e-5)
 
 
 def test_short_clips_are_refused():

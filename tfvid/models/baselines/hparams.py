@@ -21,6 +21,8 @@ class _Recurrent:
         self.require(
             self.l1_weight or self.l2_weight, "l2_weight", "l1_weight or l2_weight > 0: a model needs a loss of its frames"
         )
+        k = self.schedule_sampling_k
+        self.require(k > 0 or k == -1, "schedule_sampling_k", "a value > 0, or -1 for never")
         if self.transformation == "dna":
             self.require(self.num_masks == 1, "num_masks", "1 with transformation=dna, which has one kernel a pixel")
 

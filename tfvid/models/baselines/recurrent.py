@@ -152,10 +152,14 @@ class RecurrentBaseline(VideoModel):
         if inputs["actions"] is None:
             images = inputs["images"]
             return tf.zeros([tf.shape(images)[0], steps, self.action_size], images.dtype)
-        given = inputs["actions"].shape[1]
+        self._check_actions(inputs, steps)
+        return inputs["actions"][:, :steps]
+
+    @staticmethod
+    def _check_actions(inputs, steps):
+        given = None if inputs["actions"] is None else inputs["actions"].shape[1]
         if given is not None and given < steps:
             raise UserError(f"actions: expected {steps} steps to predict {steps} frames. Received: {given}")
-        return inputs["actions"][:, :steps]
 
     def scheduled_sampling(self, draws, batch, steps):
         """The `ground_truth` of a training rollout.
@@ -199,6 +203,7 @@ class RecurrentBaseline(VideoModel):
 
     # The contract.
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, batch):
         inputs, draws = self.prepare(batch), self.train_draws()
         return self.train_on(inputs, draws)
@@ -215,6 +220,7 @@ class RecurrentBaseline(VideoModel):
         self.finish_step()
         return {"g_loss": total, **losses, **logs}
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, batch):
         """Losses of the rollout that training optimises, and error and PSNR of one sample of the future."""
         inputs, draws = self.prepare(batch), self.train_draws("val")
@@ -247,7 +253,7 @@ class RecurrentBaseline(VideoModel):
             def run(inputs, seed):
                 return self.sample(inputs, StatelessDraws(seed, stream="generate"), *key)
 
-            self._samplers[key] = tf.function(run, reduce_retracing=True)
+            self._samplers[key] = tf.function(run, reduce_retracing=True, autograph=False)
         seed = tf.cast(seed, tf.int64) if tf.is_tensor(seed) else tf.constant(int(seed), tf.int64)
         return self._samplers[key](inputs, seed)
 
@@ -266,6 +272,7 @@ class RecurrentBaseline(VideoModel):
         if horizon < 1:
             raise UserError(f"generate: expected a horizon of 1 frame or more. Received: horizon={horizon}")
         lengths = {"images": context, "states": 1, "actions": context - 1 + int(horizon)}
+        self._check_actions(inputs, lengths["actions"])
         return {k: None if v is None else v[:, : lengths[k]] for k, v in inputs.items()}, int(horizon)
 
     def sample(self, inputs, draws, num_samples, horizon):
@@ -309,7 +316,7 @@ class RecurrentBaseline(VideoModel):
         lengths = {"images": h.context_frames, "states": h.context_frames, "actions": h.context_frames - 1 + horizon}
         specs = [tf.TensorSpec([None, lengths[k], *self.spec[k].shape[1:]], tf.float32, name=k) for k in keys]
 
-        @tf.function(input_signature=[*specs, tf.TensorSpec([], tf.int64, name="seed")])
+        @tf.function(input_signature=[*specs, tf.TensorSpec([], tf.int64, name="seed")], autograph=False)
         def serve(*values):
             inputs = self.prepare(dict(zip(keys, values[:-1])))
             videos = self.sample(inputs, StatelessDraws(values[-1], stream="generate"), 1, horizon)

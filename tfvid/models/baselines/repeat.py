@@ -16,11 +16,13 @@ class Repeat(VideoModel):
         super().__init__(hparams, spec, seed, name)
         self.finish_build({})
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, batch):
         logs = {name: tf.reduce_mean(value) for name, value in self.test_step(batch).items()}
         self.finish_step()
         return logs
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, batch):
         images, context = self.images_to_float(batch["images"]), self.hparams.context_frames
         error = images[:, context:] - images[:, context - 1 : context]

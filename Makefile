@@ -21,6 +21,7 @@ install-dev: $(VENV)/.dev.stamp  ## the same with what tests and lint need
 
 install-torch: $(VENV)/.dev.stamp  ## PyTorch, for the tests that compare with it (gigabytes unless pip finds a CPU wheel)
 	$(PIP) install --quiet "torch==2.13.0"
+	$(PIP) install --quiet --no-deps "lpips==0.1.4"
 
 $(PY):
 	@PYTHON="$(PYTHON)" sh requirements/create_venv.sh "$(VENV)"

@@ -23,7 +23,8 @@ DATA_SUFFIXES = (".json", ".html", ".css", ".js", ".npz", ".txt")
 DISTRIBUTIONS = {
     "absl": "absl_py", "aiohttp": "aiohttp", "ale_py": "ale_py", "apache_beam": "apache_beam", "av": "av",
     "cv2": "opencv_python", "google": "protobuf", "grpc": "grpcio", "h5py": "h5py", "keras": "keras",
-    "matplotlib": "matplotlib", "numpy": "numpy", "PIL": "pillow", "pytest": "pytest", "scipy": "scipy",
+    "matplotlib": "matplotlib", "numpy": "numpy", "PIL": "pillow", "pytest": "pytest",
+    "scipy": "scipy", "skimage": "scikit_image", "sklearn": "scikit_learn",
     "tensorboard": "tensorboard", "tensorflow": "tensorflow", "tensorflow_serving": "tensorflow_serving_api",
     "tqdm": "tqdm",
 }  # fmt: skip

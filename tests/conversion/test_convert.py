@@ -74,13 +74,20 @@ def case():
     return min(CASES, key=lambda c: sum(np.prod(s) for s in c.meta["params"].values()))
 
 
-def test_model_hparams_beside_the_checkpoint_are_found(tmp_path, case):
+def test_files_that_the_original_wrote_beside_the_checkpoint_are_used(tmp_path, case):
     _request(tmp_path, case)
     request = _request(tmp_path, case, hparams=None, source=str(tmp_path / "original" / "model-70000"))
     (tmp_path / "model_hparams.json").rename(tmp_path / "original" / "model_hparams.json")
+    (tmp_path / "original" / "options.json").write_text('{"dataset": "softmotion", "gpu_mem_frac": 0, "model": null}')
+    (tmp_path / "original" / "dataset_hparams.json").write_text('{"long_sequence_length": 30, "num_epochs": null}')
     convert(request)
     expected = build_model(case.meta, case.arrays).hparams
-    assert RunFolder.open(str(tmp_path / "run")).hparams == expected
+    found = RunFolder.open(str(tmp_path / "run")).hparams
+    assert found.dataset == "softmotion" and found.long_sequence_length == 30
+    # What they do not say comes from the data set, what the model's file says stays.
+    assert found.time_shift == 2
+    fields = [k for k, v in expected.to_dict().items() if v is not None]
+    assert {k: getattr(found, k) for k in fields} == {k: getattr(expected, k) for k in fields}
 
 
 def _changed(tmp_path, case, **changes):

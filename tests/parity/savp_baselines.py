@@ -177,7 +177,7 @@ def _check_training(model, meta, case):
     set_parameters(model, meta)
     inputs = _inputs(model, arrays, "in/")
     steps = inputs["images"].shape[1] - 1
-    before = {v.path: np.array(v) for v in model.weights}
+    before = {v.path: v.numpy() for v in model.weights}
     count = len(arrays["train/g_loss"])
     for i in range(count):
         draws = draws_of(arrays, f"train/it{i}/rand/", context, steps)
@@ -188,7 +188,7 @@ def _check_training(model, meta, case):
     assert int(model.step) == meta["global_step"] + count
     for variable in model.weights:
         name = variable.path
-        _check_update(name, before[name], np.array(variable), arrays, NOISE_STEPS * model.hparams.lr * count)
+        _check_update(name, before[name], variable.numpy(), arrays, NOISE_STEPS * model.hparams.lr * count)
 
 
 def _check_update(name, before, after, arrays, bound):

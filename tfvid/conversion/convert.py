@@ -11,6 +11,7 @@ from tfvid.conversion import torch_file
 from tfvid.conversion.assign import assign
 from tfvid.conversion.data_spec import published_defaults, published_spec
 from tfvid.errors import UserError
+from tfvid.hparams import HParams, read_json_object
 
 # Model -> module with the functions described in `tfvid.conversion`.
 CONVERTERS = {
@@ -74,14 +75,20 @@ def _converter(model):
 
 
 def _hparams(request):
-    """The merged hyper-parameters: those of --hparams, or of the original's file beside the checkpoint."""
-    path = request.hparams
-    if path is None:
-        folder = request.source if tf.io.gfile.isdir(request.source) else os.path.dirname(request.source)
-        beside = os.path.join(folder, "model_hparams.json")
-        path = beside if tf.io.gfile.exists(beside) else None
+    """The merged hyper-parameters: those of --hparams, then what the original wrote beside the checkpoint."""
+    folder = request.source if tf.io.gfile.isdir(request.source) else os.path.dirname(request.source)
+    beside = {name: os.path.join(folder, f"{name}.json") for name in ("model_hparams", "dataset_hparams", "options")}
+    beside = {name: path for name, path in beside.items() if tf.io.gfile.exists(path)}
     extra = {"dataset": request.dataset} if request.dataset else None
-    return models.model_class(request.model).HPARAMS.load(path, request.hparams_override, extra)
+    hparams_class = models.model_class(request.model).HPARAMS
+    hparams = hparams_class.load(request.hparams or beside.get("model_hparams"), request.hparams_override, extra)
+    if "model_hparams" not in beside:
+        return hparams  # files of these names that are not the original's
+    data = read_json_object(beside["dataset_hparams"]) if "dataset_hparams" in beside else {}
+    if "options" in beside:
+        data["dataset"] = read_json_object(beside["options"]).get("dataset")
+    shared = {f.name for f in dataclasses.fields(HParams)}
+    return hparams.with_dataset_defaults({k: v for k, v in data.items() if k in shared and v is not None})
 
 
 def _data(request, converter, hparams):

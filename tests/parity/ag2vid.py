@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from tests.parity import ag2vid_metrics
+from tests.parity import ag2vid_metrics, ag2vid_networks
 from tfvid import models
 from tfvid.models.ag2vid import convert
 from tfvid.models.ag2vid.hparams import AG2VidHParams
@@ -18,11 +19,11 @@ PARAMETERS = ("params_graph", "params_netG", "params_video")
 def check(case):
     """Runs one case."""
     kind = case.meta["case"]
-    for prefix, runner in RUNNERS.items():
-        if kind == prefix or (prefix.endswith("_") and kind.startswith(prefix)):
-            runner(case)
-            return
-    raise NotImplementedError(f"no comparison for a case of the kind {kind!r}")
+    runners = {**RUNNERS, **ag2vid_networks.RUNNERS}
+    known = [prefix for prefix in runners if kind.startswith(prefix)]
+    if not known:
+        raise NotImplementedError(f"no comparison for a case of the kind {kind!r}")
+    runners[max(known, key=len)](case)
 
 
 # Building a model from a recording.
@@ -191,7 +192,7 @@ def check_losses_variants(case):
         assert_losses(case.arrays, f"{name}/loss_D/", losses, 1e-4, 1e-5)
 
 
-def check_training_float64(case):
+def check_training(case):
     """Two whole iterations; float32 `train` is compared on its first iteration only."""
     double = case.meta["case"] == "train_f64"
     batches = case.sibling("train") if double else case.arrays
@@ -304,14 +305,24 @@ def compare_final(arrays, prefix, entries, skipped):
             np.testing.assert_allclose(variable.numpy(), value, 1e-6, 1e-7, err_msg=name)
 
 
+def check_parameters(case):
+    """Every recorded parameter has a place; shapes are checked as they are assigned."""
+    build(dataclasses.replace(case, name="forward"))
+
+
+def not_yet(case):
+    pytest.skip(f"{case.meta['case']}: the part of AG2Vid that it records is not written yet")
+
+
 RUNNERS = {
     "forward": check_forward,
     "forward_predboxes": check_forward_predicted_boxes,
     "losses": check_losses,
     "losses_variants": check_losses_variants,
-    "train": check_training_float64,
-    "train_f64": check_training_float64,
+    "params_": check_parameters,
+    "train": check_training,
     "sample": check_sample,
-    "metrics": ag2vid_metrics.check_metrics,
     "variant_": check_variant,
+    "data_": not_yet,
+    "metrics": ag2vid_metrics.check_metrics,
 }

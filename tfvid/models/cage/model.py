@@ -238,11 +238,12 @@ class Cage(VideoModel):
 
     def learning_rate(self):
         """Linear warm-up from 0, then polynomial decay to end_lr."""
-        h, step = self.hparams, tf.cast(self.step, tf.float32)
+        # In float64: near the end 1 - share loses its digits in float32.
+        h, step = self.hparams, tf.cast(self.step, tf.float64)
         warm = h.lr * step / max(h.num_warmup_steps, 1)
         share = (step - h.num_warmup_steps) / (h.num_training_steps - h.num_warmup_steps)
         decayed = (h.lr - h.end_lr) * tf.pow(tf.clip_by_value(1 - share, 0, 1), h.lr_power) + h.end_lr
-        return tf.where(step < h.num_warmup_steps, warm, decayed)
+        return tf.cast(tf.where(step < h.num_warmup_steps, warm, decayed), tf.float32)
 
     def _clip(self, norm):
         """Factor of the gradients, PyTorch's form, only after the warm-up."""

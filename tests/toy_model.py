@@ -40,15 +40,20 @@ class Toy(VideoModel):
         super().__init__(hparams, spec, seed, name)
         channels = spec["images"].shape[-1]
         self.generator = keras.Sequential(
-            [keras.layers.Conv2D(4, 3, padding="same", activation="tanh"), keras.layers.Conv2D(channels, 3, padding="same")]
+            [
+                keras.layers.Conv2D(4, 3, padding="same", activation="tanh"),
+                keras.layers.Conv2D(channels, 3, padding="same"),
+            ]
         )
         self.critic = keras.layers.Dense(1)
         self.generator.build((None, *spec["images"].shape[1:]))
         self.critic.build((None, channels))
-        self.finish_build({
-            "generator": Adam([v for v in self.generator.trainable_weights], name="generator"),
-            "critic": Adam([v for v in self.critic.trainable_weights], name="critic", form="torch"),
-        })
+        self.finish_build(
+            {
+                "generator": Adam([v for v in self.generator.trainable_weights], name="generator"),
+                "critic": Adam([v for v in self.critic.trainable_weights], name="critic", form="torch"),
+            }
+        )
 
     def predict_next(self, first, noise):
         """[B, H, W, C] in [0, 1] -> [B, H, W, C] in [0, 1]."""
@@ -102,7 +107,9 @@ def toy_hparams(**values):
 def toy_images(count, seed=0):
     """[count, T, H, W, 3] uint8: smooth ramps that brighten over time."""
     rng = np.random.default_rng(seed)
-    base = rng.uniform(0, 150, (count, 1, 1, 1, 3)) + np.arange(SIZE)[:, None, None] * rng.uniform(0, 8, (count, 1, 1, 1, 1))
+    base = rng.uniform(0, 150, (count, 1, 1, 1, 3)) + np.arange(SIZE)[:, None, None] * rng.uniform(
+        0, 8, (count, 1, 1, 1, 1)
+    )
     base = base + np.arange(FRAMES)[:, None, None, None] * 10 + np.zeros([SIZE, 1])
     return np.clip(base, 0, 255).astype("uint8")
 

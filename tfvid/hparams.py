@@ -96,9 +96,7 @@ class HParams:
     def require(self, ok, key, expected):
         """Raises HParamsError for `key` unless `ok`."""
         if not ok:
-            raise HParamsError(
-                f"hyper-parameter {key}: expected {expected}. Received: {key}={getattr(self, key)!r}"
-            )
+            raise HParamsError(f"hyper-parameter {key}: expected {expected}. Received: {key}={getattr(self, key)!r}")
 
     def replace(self, **changes):
         """A copy with some values changed, checked again."""
@@ -109,7 +107,9 @@ class HParams:
         shared = {f.name for f in dataclasses.fields(HParams)}
         strange = sorted(set(defaults) - shared)
         if strange:
-            raise HParamsError(f"data set's defaults: expected names of {sorted(shared)}. Received: {', '.join(strange)}")
+            raise HParamsError(
+                f"data set's defaults: expected names of {sorted(shared)}. Received: {', '.join(strange)}"
+            )
         return self.replace(**{k: v for k, v in defaults.items() if getattr(self, k) is None})
 
     def to_dict(self):

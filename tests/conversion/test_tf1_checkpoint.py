@@ -94,7 +94,9 @@ def test_flipped_bits_are_found(tmp_path):
     data = bytearray(path.read_bytes())
     data[40] ^= 4
     path.write_bytes(data)
-    with pytest.raises(UserError, match="cannot read it as a TensorFlow checkpoint at variable 'generator/conv/kernel'"):
+    with pytest.raises(
+        UserError, match="cannot read it as a TensorFlow checkpoint at variable 'generator/conv/kernel'"
+    ):
         tf1_checkpoint.read(prefix)
 
 

@@ -58,7 +58,12 @@ class _Storage(_Global):
 def _assemble(value, legacy=False):
     """Protocol 2 of `value`, in which _Global and _Storage stand for what torch.save writes."""
     if isinstance(value, _Storage):
-        parts = ["storage", _Raw(f"c{value.kind.rpartition('.')[0]}\n{value.kind.rpartition('.')[2]}\n"), value.key, "cpu"]
+        parts = [
+            "storage",
+            _Raw(f"c{value.kind.rpartition('.')[0]}\n{value.kind.rpartition('.')[2]}\n"),
+            value.key,
+            "cpu",
+        ]
         parts += [value.count] + ([value.view] if legacy else [])
         return b"(" + b"".join(_assemble(p, legacy) for p in parts) + b"tQ"
     if isinstance(value, _Raw):
@@ -80,7 +85,9 @@ class _Raw:
 
 def _tensor(kind, key, count, size, stride, offset=0):
     storage = _Storage(f"torch.{kind}Storage", key, count)
-    return _Global("torch._utils._rebuild_tensor_v2", storage, offset, size, stride, False, _Global("collections.OrderedDict"))
+    return _Global(
+        "torch._utils._rebuild_tensor_v2", storage, offset, size, stride, False, _Global("collections.OrderedDict")
+    )
 
 
 def _zip(path, value, storages, compression=zipfile.ZIP_STORED):
@@ -153,7 +160,9 @@ def test_a_view_of_a_storage_in_the_older_format(tmp_path):
     np.testing.assert_array_equal(result["a"], NUMBERS[6:18])
 
 
-@pytest.mark.parametrize("path", ["os.system", "builtins.eval", "numpy.core.multiarray.scalar", "torch.nn.modules.linear.Linear"])
+@pytest.mark.parametrize(
+    "path", ["os.system", "builtins.eval", "numpy.core.multiarray.scalar", "torch.nn.modules.linear.Linear"]
+)
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 def test_other_globals_are_refused_by_name(tmp_path, path, form):
     marker = tmp_path / "executed"

@@ -21,7 +21,10 @@ def test_same_key_same_noise_eager_and_traced():
 
 def test_every_part_of_the_key_matters():
     keys = [(0,), (1,), (-1,), (0, 1), (0, 0, 1), (0, 1, 1), (0, 0, 0, "val"), (1, 0, 0, "val"), (2**62,)]
-    noise = [normal(*key) for key in keys] + [normal(0, name="other"), StatelessDraws(0).scope("z").normal("z", [4]).numpy()]
+    noise = [normal(*key) for key in keys] + [
+        normal(0, name="other"),
+        StatelessDraws(0).scope("z").normal("z", [4]).numpy(),
+    ]
     assert len({n.tobytes() for n in noise}) == len(noise)
 
 

@@ -142,7 +142,9 @@ def test_each_phase_is_traced_once():
 
 def test_spec_without_a_needed_key():
     with pytest.raises(UserError, match="Toy needs images in the data, received actions"):
-        VideoModel.check_spec(type("Toy", (Toy,), {"__init__": lambda self: setattr(self, "spec", {"actions": None})})())
+        VideoModel.check_spec(
+            type("Toy", (Toy,), {"__init__": lambda self: setattr(self, "spec", {"actions": None})})()
+        )
 
 
 def test_wrong_hparams_and_unknown_model():

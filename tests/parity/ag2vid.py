@@ -83,7 +83,10 @@ def build(case, config=None, precision="float32", parameters=PARAMETERS, **chang
         hparams = hparams.replace(vgg_widths=tuple(widths), vgg_weights="random")
     size = case.sibling("forward")["batch/imgs"].shape[-2:]
     spec = {
-        "images": tf.TensorSpec([None, *size, 3], tf.float32), "objects": None, "boxes": None, "triplets": None,
+        "images": tf.TensorSpec([None, *size, 3], tf.float32),
+        "objects": None,
+        "boxes": None,
+        "triplets": None,
         "action_graph": None,
     }
     with models.float_policy(precision):
@@ -175,8 +178,12 @@ def check_losses(case):
 
 def check_losses_variants(case):
     switches = {
-        "ls": {"gan_mode": "ls"}, "original": {"gan_mode": "original"}, "w": {"gan_mode": "w"},
-        "no_feat": {"no_ganFeat_loss": True}, "no_vgg": {"no_vgg_loss": True}, "bp_prev": {"bp_prev": True},
+        "ls": {"gan_mode": "ls"},
+        "original": {"gan_mode": "original"},
+        "w": {"gan_mode": "w"},
+        "no_feat": {"no_ganFeat_loss": True},
+        "no_vgg": {"no_vgg_loss": True},
+        "bp_prev": {"bp_prev": True},
     }
     batch = batch_of(case.sibling("forward"), "batch")
     for name in sorted({k.split("/")[0] for k in case.arrays}):

@@ -106,8 +106,11 @@ def check_graph(case):
             check_graph_convolution(case, name)
         elif name.startswith("layout"):
             model = ActionGraphModel(
-                *vocabulary(case.meta), embedding_dim=config["embedding_dim"], graph_dim=config["gconv_dim"],
-                hidden_dim=config["gconv_hidden_dim"], num_layers=config["gconv_num_layers"],
+                *vocabulary(case.meta),
+                embedding_dim=config["embedding_dim"],
+                graph_dim=config["gconv_dim"],
+                hidden_dim=config["gconv_hidden_dim"],
+                num_layers=config["gconv_num_layers"],
                 only_actions="only_temporal" in name,
             )
 
@@ -148,8 +151,12 @@ def check_graph_convolution(case, name):
 def check_flow(case):
     for name, config in case.meta["config"].items():
         model = FlowNetwork(
-            case.arrays[f"{name}/in/label"].shape[1], width=config["nff"], num_downsamplings=config["n_downsample_F"],
-            num_blocks=config["n_blocks_F"], multiplier=config["flow_multiplier"], norm=config["norm_F"],
+            case.arrays[f"{name}/in/label"].shape[1],
+            width=config["nff"],
+            num_downsamplings=config["n_downsample_F"],
+            num_blocks=config["n_blocks_F"],
+            multiplier=config["flow_multiplier"],
+            norm=config["norm_F"],
             transposed=config["flow_deconv"],
         )
 
@@ -201,8 +208,10 @@ def check_generator(case):
     for name in sorted({k.split("/")[0] for k in case.arrays}):
         config = case.meta["config"].get(name, case.meta["config"])
         model = SpadeGenerator(
-            case.arrays[f"{name}/in/layout"].shape[1], width=config["ngf"],
-            upsampling=config["num_upsampling_layers"], norm=config.get("norm_G", "spectralspadesyncbatch3x3"),
+            case.arrays[f"{name}/in/layout"].shape[1],
+            width=config["ngf"],
+            upsampling=config["num_upsampling_layers"],
+            norm=config.get("norm_G", "spectralspadesyncbatch3x3"),
             aspect_ratio=config.get("aspect_ratio", 1.0),
         )
 
@@ -217,9 +226,14 @@ def check_discriminator(case):
     """`action` is the one that is trained; the others have no effect in the original and no place here."""
     config = case.meta["config"]
     model = ActionDiscriminator(
-        *vocabulary(case.meta), embedding_dim=config["embedding_dim"], graph_dim=config["gconv_dim"],
-        hidden_dim=config["gconv_hidden_dim"], num_scales=config["num_D"], width=config["ndf"],
-        num_layers=config["n_layers_D"], norm=config["norm_D"],
+        *vocabulary(case.meta),
+        embedding_dim=config["embedding_dim"],
+        graph_dim=config["gconv_dim"],
+        hidden_dim=config["gconv_hidden_dim"],
+        num_scales=config["num_D"],
+        width=config["ndf"],
+        num_layers=config["n_layers_D"],
+        norm=config["norm_D"],
     )
 
     def call(x, training):

@@ -14,6 +14,7 @@ from tfvid.models.cage.hparams import CageHParams
 from tfvid.models.cage.model import Cage
 from tfvid.models.draws import RecordedDraws
 
+
 def check(case):
     """Runs one case."""
     kind = case.meta["case"]
@@ -35,7 +36,11 @@ def hparams_of(config, **changes):
             **own,
             "dino_version": "tiny",
             "vit_shape": [
-                vit["embed_dim"], vit["depth"], vit["num_heads"], vit["patch_size"], vit["img_size"] // vit["patch_size"],
+                vit["embed_dim"],
+                vit["depth"],
+                vit["num_heads"],
+                vit["patch_size"],
+                vit["img_size"] // vit["patch_size"],
             ],
             "autoencoder_type": autoencoder["type"],
             "autoencoder_config": "custom",
@@ -55,7 +60,10 @@ def build(case, image_size, **changes):
     """The tiny full model with the recorded weights."""
     config = {**case.sibling_meta("model_params")["config"], **case.meta.get("config", {})}
     for part in ("dino", "autoencoder", "vector_field_regressor"):
-        config[part] = {**case.sibling_meta("model_params")["config"][part], **case.meta.get("config", {}).get(part, {})}
+        config[part] = {
+            **case.sibling_meta("model_params")["config"][part],
+            **case.meta.get("config", {}).get(part, {}),
+        }
     hparams = hparams_of(config, **changes)
     factor = 2 ** (len(hparams.autoencoder_levels) - 1)
     hparams = hparams.replace(state_res=tuple(s // factor for s in image_size))
@@ -131,7 +139,9 @@ def compare_gradients(arrays, prefix, model, gradients, norms):
     entries = convert.regressor_map("vector_field_regressor.", model.regressor)
     compared = 0
     for name, (variable, transform) in entries.items():
-        key = next((k for k in (prefix + name, prefix + name.removeprefix("vector_field_regressor.")) if k in arrays), None)
+        key = next(
+            (k for k in (prefix + name, prefix + name.removeprefix("vector_field_regressor.")) if k in arrays), None
+        )
         if key is None:
             continue
         gradient = tf.convert_to_tensor(by_variable[id(variable)]).numpy()
@@ -162,8 +172,12 @@ def check_train(case):
     optimizer = training["optimizer"]
     observations = last(case.arrays["it0/observations"])
     model = build(
-        case, observations.shape[2:4], lr=optimizer["learning_rate"], weight_decay=optimizer["weight_decay"],
-        num_warmup_steps=optimizer["num_warmup_steps"], num_training_steps=optimizer["num_training_steps"],
+        case,
+        observations.shape[2:4],
+        lr=optimizer["learning_rate"],
+        weight_decay=optimizer["weight_decay"],
+        num_warmup_steps=optimizer["num_warmup_steps"],
+        num_training_steps=optimizer["num_training_steps"],
     )
     iterations = len({k.split("/")[0] for k in case.arrays if k.startswith("it") and k.endswith("/loss")})
     for i in range(iterations):
@@ -184,7 +198,9 @@ def check_train(case):
 def compare_final(case, model):
     squares, count = 0.0, 0
     for name, (variable, transform) in convert.regressor_map("vector_field_regressor.", model.regressor).items():
-        recorded = case.arrays[f"final/{name}"] if f"final/{name}" in case.arrays else case.arrays[f"param_final/{name}"]
+        recorded = (
+            case.arrays[f"final/{name}"] if f"final/{name}" in case.arrays else case.arrays[f"param_final/{name}"]
+        )
         recorded = transform(recorded) if transform else recorded
         difference = (variable.numpy() - recorded) * trainable_entries(name, variable.shape, model)
         np.testing.assert_allclose(difference, np.zeros_like(difference), 0, 1e-4, err_msg=name)
@@ -213,10 +229,16 @@ def check_sample(case):
     key = next((k for k in case.arrays if k in ("in/initial_frames", "in/initial")), None)
     initial = tf.constant(last(case.arrays[key])) if key else None
     sampled = model.sample(
-        draws_of, arguments["num_frames"], initial, tf.constant(last(case.arrays["in/feats"])),
+        draws_of,
+        arguments["num_frames"],
+        initial,
+        tf.constant(last(case.arrays["in/feats"])),
         tf.constant(last(case.arrays[next(k for k in case.arrays if k.startswith("in/") and "mask" in k)])),
-        num_steps=arguments["num_steps"], odesolver=arguments["odesolver"], gamma=float(arguments["gamma"]),
-        past_horizon=arguments["past_horizon"], method=arguments["method"],
+        num_steps=arguments["num_steps"],
+        odesolver=arguments["odesolver"],
+        gamma=float(arguments["gamma"]),
+        past_horizon=arguments["past_horizon"],
+        method=arguments["method"],
     )
     assert next(evaluated, None) is None, "fewer function evaluations than recorded"
     assert_close(first(sampled), frames[:, given:], "frames")

@@ -31,9 +31,20 @@ UNUSED = ("time_projection", "mask_token")
 
 def regressor(config):
     """A VectorFieldRegressor of a recorded configuration."""
-    keys = ("inner_dim", "num_heads", "fc_dim", "depth", "mid_depth", "max_relative_position", "masking_ratio", "causal")
+    keys = (
+        "inner_dim",
+        "num_heads",
+        "fc_dim",
+        "depth",
+        "mid_depth",
+        "max_relative_position",
+        "masking_ratio",
+        "causal",
+    )
     return VectorFieldRegressor(
-        state_size=config["state_size"], state_res=config["state_res"], feature_dim=config["feats_dim"],
+        state_size=config["state_size"],
+        state_res=config["state_res"],
+        feature_dim=config["feats_dim"],
         **{k: config[k] for k in keys},
     )
 
@@ -48,8 +59,13 @@ def vit(config, kind):
     """A VisionTransformer of a recorded configuration."""
     patch = config["patch_size"]
     return VisionTransformer(
-        config["embed_dim"], config["depth"], config["num_heads"], patch_size=patch,
-        position_grid=config["img_size"] // patch, kind=kind, mlp_ratio=config.get("mlp_ratio", 4),
+        config["embed_dim"],
+        config["depth"],
+        config["num_heads"],
+        patch_size=patch,
+        position_grid=config["img_size"] // patch,
+        kind=kind,
+        mlp_ratio=config.get("mlp_ratio", 4),
     )
 
 
@@ -127,11 +143,16 @@ def check_regressor_mode(case, model, entries, arrays, mode):
             tf.constant(last(arrays["feats"])), tf.constant(last(arrays["feats_masks"])), latents.shape[1]
         )
         velocity, kept = model(
-            latents, indices=tf.constant(case.arrays["in/indices"]), times=tf.constant(case.arrays["in/timestamps"]),
-            condition=condition, order=order,
+            latents,
+            indices=tf.constant(case.arrays["in/indices"]),
+            times=tf.constant(case.arrays["in/timestamps"]),
+            condition=condition,
+            order=order,
         )
         out = tf.transpose(velocity, (0, 1, 4, 2, 3))
-        objective = tf.reduce_mean(out * np.cos(np.arange(out.shape.num_elements())).reshape(out.shape).astype("float32"))
+        objective = tf.reduce_mean(
+            out * np.cos(np.arange(out.shape.num_elements())).reshape(out.shape).astype("float32")
+        )
     assert_close(out, case.arrays[f"{mode}/out"], mode)
     if mode == "masked":
         np.testing.assert_array_equal(kept, case.arrays["masked/selected_masks"][:, 0, 0] > 0.5)
@@ -181,7 +202,9 @@ def check_blocks(case):
         assert_close(temporal(*inputs, tf.constant(a["temporal/indices"])), a[key], key)
     cross = CrossLayer(*arguments)
     fill(convert.cross_map("", cross), parameters("cross"))
-    assert_close(cross(tf.constant(a["cross/x"]), memory=cross.memory(tf.constant(a["cross/memory"]))), a["cross/out"], "cross")
+    assert_close(
+        cross(tf.constant(a["cross/x"]), memory=cross.memory(tf.constant(a["cross/memory"]))), a["cross/out"], "cross"
+    )
     for kind in ("even", "odd"):
         recorded = a[f"time/embedding_{kind}"]
         assert_close(time_embedding(tf.constant(a["time/t"]), recorded.shape[-1]), recorded, f"time {kind}")
@@ -267,8 +290,11 @@ def check_vqvae(case):
         x, prefix = np.clip(inputs_by_recipe(case)["x"], -1, 1), "out"
     else:
         model = VQVAE(
-            config["latent_channels"], config["num_embeddings"], config["encoder_mid_channels"],
-            config["decoder_mid_channels"], config["groups"],
+            config["latent_channels"],
+            config["num_embeddings"],
+            config["encoder_mid_channels"],
+            config["decoder_mid_channels"],
+            config["groups"],
         )
         fill(convert.vqvae_map("", model), case.under("param/"))
         x, prefix = case.arrays["in/x"].reshape(-1, *case.arrays["in/x"].shape[-3:]), "eval"

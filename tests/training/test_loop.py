@@ -206,7 +206,10 @@ def test_without_validation_data(tmp_path, toy_data, train_toy):
         ({"overrides": "batch_size=4,batch_size=8"}, "once"),
         ({"model": "tooy"}, "--model: expected one of"),
         ({"hparams": "nothing.json"}, "nothing.json: expected a JSON file, found none"),
-        ({"input_dir": "/nonexistent"}, "/nonexistent: expected the toy data set, found no such folder.*or run the demo"),
+        (
+            {"input_dir": "/nonexistent"},
+            "/nonexistent: expected the toy data set, found no such folder.*or run the demo",
+        ),
         ({"dataset": None}, "--dataset: expected the name of a data set"),
         ({"strategy": "tpu"}, "--strategy: expected one of auto"),
         ({"strategy": "multi_worker"}, "expected TF_CONFIG"),

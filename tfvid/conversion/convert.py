@@ -55,7 +55,9 @@ def convert(request):
     """
     converter = _converter(request.model)
     if tf.io.gfile.exists(request.output_dir) and tf.io.gfile.listdir(request.output_dir):
-        raise UserError(f"--output_dir: expected a new or empty folder. Received: {request.output_dir!r}, which has files")
+        raise UserError(
+            f"--output_dir: expected a new or empty folder. Received: {request.output_dir!r}, which has files"
+        )
     hparams, spec = _data(request, converter, _hparams(request))
     tensors = getattr(converter, "read_source", _read_torch)(request.source)
     model = models.build(request.model, hparams, spec)

@@ -75,7 +75,9 @@ def flatten(value, separator="."):
         prefix, item, depth = pending.pop()
         visited += 1
         if depth > 64 or visited > 2**22:
-            raise UserError("expected nested dictionaries of tensors, received a structure that is too deep or too large")
+            raise UserError(
+                "expected nested dictionaries of tensors, received a structure that is too deep or too large"
+            )
         if isinstance(item, np.ndarray):
             flat[prefix] = item
             continue

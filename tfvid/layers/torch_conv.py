@@ -51,13 +51,18 @@ class TorchConv2D(keras.layers.Layer):
 
     def _add_kernel(self, channels_in, size):
         self.kernel = self.add_weight(
-            name="kernel", shape=(size, size, channels_in, self.channels_out),
+            name="kernel",
+            shape=(size, size, channels_in, self.channels_out),
             initializer=uniform(channels_in * size * size),
         )
 
     def _vector(self, name, size):
         return self.add_weight(
-            name=name, shape=(size,), trainable=False, autocast=False, aggregation="only_first_replica",
+            name=name,
+            shape=(size,),
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
             initializer=keras.initializers.RandomNormal(stddev=size**-0.5),
         )
 
@@ -119,7 +124,8 @@ class TorchConvTranspose2D(TorchConv2D):
     def _add_kernel(self, channels_in, size):
         # PyTorch counts the fan-in of a transposed convolution on its output channels.
         self.kernel = self.add_weight(
-            name="kernel", shape=(size, size, self.channels_out, channels_in),
+            name="kernel",
+            shape=(size, size, self.channels_out, channels_in),
             initializer=uniform(self.channels_out * size * size),
         )
 

@@ -200,7 +200,9 @@ class StopSignals(keras.callbacks.Callback):
         self._every, self._before = every, {}
         self._agree = None
         if strategy is not None:
-            self._agree = tf.function(lambda flag: strategy.reduce("SUM", strategy.run(tf.identity, (flag,)), axis=None))
+            self._agree = tf.function(
+                lambda flag: strategy.reduce("SUM", strategy.run(tf.identity, (flag,)), axis=None)
+            )
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -251,5 +253,3 @@ class Profile(keras.callbacks.Callback):
         if self._running:
             tf.profiler.experimental.stop()
             self._running = False
-
-

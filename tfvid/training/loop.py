@@ -140,7 +140,12 @@ def _facts(setting, files):
     """What every worker must have been started with."""
     options = setting.options
     return {
-        "settings": {"model": options.model, "seed": options.seed, "checkpoint": options.checkpoint, "run": setting.path},
+        "settings": {
+            "model": options.model,
+            "seed": options.seed,
+            "checkpoint": options.checkpoint,
+            "run": setting.path,
+        },
         "hyper-parameters": setting.hparams.to_dict(),
         "data": {"files": len(files), "bytes": sum(tf.io.gfile.stat(f).length for f in files)},
     }
@@ -335,7 +340,12 @@ def _explained(error, setting, checkpoints):
     kept = f"; the same command goes on from {checkpoints.last}" if checkpoints.last else ""
     if isinstance(error, tf.errors.ResourceExhaustedError):
         return UserError(f"out of memory: a smaller batch_size or more devices help{kept}")
-    lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.InternalError)
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+    )
     if setting.cluster and isinstance(error, lost):
         return UserError(f"another worker was lost ({type(error).__name__}): start all workers again{kept}")
     return error

@@ -1,11 +1,11 @@
 """A run on disk: what a training leaves, and all that is needed to use its model.
 
-    hparams.json   merged hyper-parameters
-    run.json       model name, seed, data set, shapes of the data, version
-    checkpoints/   ckpt-<step>: weights, optimisers, step
-    train/ val/    TensorBoard
-    metrics.csv    one line for each validation
-    samples/       GIFs
+hparams.json   merged hyper-parameters
+run.json       model name, seed, data set, shapes of the data, version
+checkpoints/   ckpt-<step>: weights, optimisers, step
+train/ val/    TensorBoard
+metrics.csv    one line for each validation
+samples/       GIFs
 """
 
 import json

@@ -94,9 +94,7 @@ class AG2VidHParams(HParams):
 
     def validate(self):
         super().validate()
-        self.require(
-            self.gconv_dim == self.embedding_dim, "gconv_dim", f"embedding_dim={self.embedding_dim}"
-        )
+        self.require(self.gconv_dim == self.embedding_dim, "gconv_dim", f"embedding_dim={self.embedding_dim}")
         self.require(len(self.attribute_sizes) > 0, "attribute_sizes", "at least one attribute")
         for key, parse in (("norm_G", parse_spade), ("norm_D", parse_norm), ("norm_F", parse_norm)):
             try:

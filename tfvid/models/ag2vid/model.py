@@ -38,7 +38,9 @@ class AG2Vid(VideoModel):
         super().__init__(hparams, spec, seed=seed, name=name)
         h = hparams
         graph = {
-            "embedding_dim": h.embedding_dim, "graph_dim": h.gconv_dim, "hidden_dim": h.gconv_hidden_dim,
+            "embedding_dim": h.embedding_dim,
+            "graph_dim": h.gconv_dim,
+            "hidden_dim": h.gconv_hidden_dim,
             "pooling": h.gconv_pooling,
         }
         vocabulary = (h.attribute_sizes, h.num_predicates, h.num_actions)
@@ -55,8 +57,13 @@ class AG2Vid(VideoModel):
             self.acts_to_objs = None if h.coupled_motion_appearance else mover("acts_to_objs")
             self._build_video()
             self.discriminator = ActionDiscriminator(
-                *vocabulary, num_scales=h.num_D, width=h.ndf, num_layers=h.n_layers_D, norm=h.norm_D,
-                name="discriminator", **graph,
+                *vocabulary,
+                num_scales=h.num_D,
+                width=h.ndf,
+                num_layers=h.n_layers_D,
+                norm=h.norm_D,
+                name="discriminator",
+                **graph,
             )
             parts = [p for p in (self.acts_to_objs, self.appearance, self.video) if p is not None]
             generator = [v for part in parts for v in part.trainable_variables]
@@ -85,17 +92,25 @@ class AG2Vid(VideoModel):
         self.appearance = AttributeEmbedding(h.attribute_sizes, h.appearance_dim, name="appearance")
         layout_channels = len(h.attribute_sizes) * h.appearance_dim + h.gconv_dim
         self.video = VideoGenerator(
-            layout_channels, h.n_frames_G, h.condition_channels,
+            layout_channels,
+            h.n_frames_G,
+            h.condition_channels,
             flow={
-                "width": h.nff, "num_downsamplings": h.n_downsample_F, "num_blocks": h.n_blocks_F,
-                "multiplier": h.flow_multiplier, "transposed": h.flow_deconv,
+                "width": h.nff,
+                "num_downsamplings": h.n_downsample_F,
+                "num_blocks": h.n_blocks_F,
+                "multiplier": h.flow_multiplier,
+                "transposed": h.flow_deconv,
             },
             flow_norm=h.norm_F,
             generator={
-                "width": h.ngf, "upsampling": h.num_upsampling_layers, "norm": h.norm_G,
+                "width": h.ngf,
+                "upsampling": h.num_upsampling_layers,
+                "norm": h.norm_G,
                 "aspect_ratio": h.aspect_ratio,
             },
-            align_corners=h.align_corners, name="video",
+            align_corners=h.align_corners,
+            name="video",
         )
         self.vgg = None
         if not h.no_vgg_loss and h.lambda_vgg:
@@ -202,8 +217,10 @@ class AG2Vid(VideoModel):
                     target = self.vgg(tf.reshape(real, flat))
                 losses["VGG"] = losses_lib.perceptual(self.vgg(tf.reshape(fake, flat)), target)
             weights = {
-                "GAN_Img": h.discriminator_img_loss_weight, "GAN_Feat": h.lambda_feat,
-                "loss_F_Warp": h.lambda_F_warp, "VGG": h.lambda_vgg,
+                "GAN_Img": h.discriminator_img_loss_weight,
+                "GAN_Feat": h.lambda_feat,
+                "loss_F_Warp": h.lambda_F_warp,
+                "VGG": h.lambda_vgg,
             }
             total = weighted_sum(losses, weights)
         gradients = tape.gradient(total, self._targets("generator"))

@@ -47,7 +47,13 @@ class PatchDiscriminator(keras.layers.Layer):
             strides = 1 if i == num_layers - 1 else 2
             self.convolutions.append(
                 TorchConv2D(
-                    channels, wider, 4, strides=strides, padding=2, use_bias=False, spectral=spectral,
+                    channels,
+                    wider,
+                    4,
+                    strides=strides,
+                    padding=2,
+                    use_bias=False,
+                    spectral=spectral,
                     name=f"convolution_{i}",
                 )
             )
@@ -85,8 +91,20 @@ class ActionDiscriminator(keras.layers.Layer):
     """
 
     def __init__(
-        self, attribute_rows, num_predicates, num_actions, *, embedding_dim, graph_dim, hidden_dim, num_scales=2,
-        width=64, num_layers=4, norm="spectralinstance", pooling="avg", name=None,
+        self,
+        attribute_rows,
+        num_predicates,
+        num_actions,
+        *,
+        embedding_dim,
+        graph_dim,
+        hidden_dim,
+        num_scales=2,
+        width=64,
+        num_layers=4,
+        norm="spectralinstance",
+        pooling="avg",
+        name=None,
     ):
         super().__init__(name=name)
         wide = len(attribute_rows) * embedding_dim
@@ -97,10 +115,10 @@ class ActionDiscriminator(keras.layers.Layer):
         self.predicates = self.add_weight(
             name="predicates", shape=(num_predicates, embedding_dim), trainable=False, initializer="zeros"
         )
-        self.first_net = Perceptron(wide, embedding_dim, embedding_dim, use_bias=False, final_relu=True, name="first_net")
-        self.object_net = Perceptron(
-            embedding_dim + 4, wide, wide, use_bias=False, final_relu=True, name="object_net"
+        self.first_net = Perceptron(
+            wide, embedding_dim, embedding_dim, use_bias=False, final_relu=True, name="first_net"
         )
+        self.object_net = Perceptron(embedding_dim + 4, wide, wide, use_bias=False, final_relu=True, name="object_net")
         self.convolutions = [
             GraphConvolution(wide, embedding_dim, hidden_dim, graph_dim, pooling=pooling, name="convolution_0"),
             GraphConvolution(graph_dim, graph_dim, hidden_dim, graph_dim, pooling=pooling, name="convolution_1"),

@@ -56,7 +56,9 @@ class AttributeEmbedding(keras.layers.Layer):
     def __init__(self, rows, dim, mix=None, name=None):
         super().__init__(name=name)
         self.tables = [
-            self.add_weight(name=f"table_{i}", shape=(count, dim), initializer=keras.initializers.RandomNormal(stddev=1.0))
+            self.add_weight(
+                name=f"table_{i}", shape=(count, dim), initializer=keras.initializers.RandomNormal(stddev=1.0)
+            )
             for i, count in enumerate(rows)
         ]
         width = len(rows) * dim
@@ -85,7 +87,11 @@ class GraphConvolution(keras.layers.Layer):
         super().__init__(name=name)
         self.hidden, self.edge_out, self.pooling = hidden, edge_out or object_out, pooling
         self.messages = Perceptron(
-            2 * object_dim + edge_dim, hidden, 2 * hidden + self.edge_out, final_relu=True, he_normal=True,
+            2 * object_dim + edge_dim,
+            hidden,
+            2 * hidden + self.edge_out,
+            final_relu=True,
+            he_normal=True,
             name="messages",
         )
         self.update = Perceptron(hidden, hidden, object_out, final_relu=True, he_normal=True, name="update")
@@ -164,9 +170,7 @@ class ActionEmbedding(keras.layers.Layer):
         """[B, N] ids, [B, N, 2] destinations, [B, N] progress -> [B, N, dim]."""
         looked_up = ops.take(self.table, ids, axis=0)[..., :-3]
         dtype = looked_up.dtype
-        return ops.concatenate(
-            [looked_up, ops.cast(destination, dtype), ops.cast(progress, dtype)[..., None]], axis=-1
-        )
+        return ops.concatenate([looked_up, ops.cast(destination, dtype), ops.cast(progress, dtype)[..., None]], axis=-1)
 
 
 class ActionGraphModel(keras.layers.Layer):
@@ -183,8 +187,18 @@ class ActionGraphModel(keras.layers.Layer):
     """
 
     def __init__(
-        self, attribute_rows, num_predicates, num_actions, *, embedding_dim, graph_dim, hidden_dim, num_layers,
-        only_actions=False, pooling="avg", name=None,
+        self,
+        attribute_rows,
+        num_predicates,
+        num_actions,
+        *,
+        embedding_dim,
+        graph_dim,
+        hidden_dim,
+        num_layers,
+        only_actions=False,
+        pooling="avg",
+        name=None,
     ):
         super().__init__(name=name)
         width = len(attribute_rows) * embedding_dim
@@ -193,7 +207,8 @@ class ActionGraphModel(keras.layers.Layer):
         self.embedding_dim = embedding_dim
         self.attributes = AttributeEmbedding(attribute_rows, embedding_dim, name="attributes")
         self.predicates = self.add_weight(
-            name="predicates", shape=(num_predicates, embedding_dim),
+            name="predicates",
+            shape=(num_predicates, embedding_dim),
             initializer=keras.initializers.RandomNormal(stddev=1.0),
         )
         self.actions = ActionEmbedding(num_actions, embedding_dim, name="actions")
@@ -225,9 +240,7 @@ class ActionGraphModel(keras.layers.Layer):
         boxes = [first_boxes]
         vectors = [ops.zeros_like(ops.repeat(first_boxes[..., :1], self.embedding_dim, axis=-1))]
         for t in range(1, triplets.shape[1]):
-            moved = self._step(
-                embedded, boxes[-1], triplets[:, t], edges[:, t], destinations[:, t], progress[:, t]
-            )
+            moved = self._step(embedded, boxes[-1], triplets[:, t], edges[:, t], destinations[:, t], progress[:, t])
             vectors.append(moved)
             boxes.append(boxes[-1] + self.box_net(moved))
         return ops.stack(vectors, axis=1), ops.stack(boxes, axis=1), (edges, progress, destinations)

@@ -31,7 +31,7 @@ class InstanceNorm(keras.layers.Layer):
 
 
 def make_norm(kind, channels, affine, name):
-    """"syncbatch" and "batch": batch norm; "instance": instance norm without affine."""
+    """ "syncbatch" and "batch": batch norm; "instance": instance norm without affine."""
     if kind == "instance":
         return InstanceNorm(name=name)
     norm = BatchNorm(affine=affine, name=name)
@@ -40,7 +40,7 @@ def make_norm(kind, channels, affine, name):
 
 
 def parse_norm(text):
-    """"spectralsyncbatch" -> (True, "syncbatch"); ValueError for another kind."""
+    """ "spectralsyncbatch" -> (True, "syncbatch"); ValueError for another kind."""
     match = re.fullmatch(r"(spectral)?(syncbatch|batch|instance)", text)
     if not match:
         raise ValueError(f"expected [spectral]syncbatch, batch or instance. Received: {text!r}")
@@ -48,7 +48,7 @@ def parse_norm(text):
 
 
 def parse_spade(text):
-    """"spectralspadesyncbatch3x3" -> (True, "syncbatch", 3)."""
+    """ "spectralspadesyncbatch3x3" -> (True, "syncbatch", 3)."""
     match = re.fullmatch(r"(spectral)?spade(syncbatch|batch|instance)(\d)x\3", text)
     if not match:
         raise ValueError(f"expected [spectral]spade<syncbatch|batch|instance><k>x<k>. Received: {text!r}")
@@ -142,7 +142,13 @@ class ConvNorm(keras.layers.Layer):
             )
         else:
             self.convolution = TorchConv2D(
-                channels_in, channels_out, 3, strides=strides, padding=1, use_bias=False, spectral=spectral,
+                channels_in,
+                channels_out,
+                3,
+                strides=strides,
+                padding=1,
+                use_bias=False,
+                spectral=spectral,
                 name="convolution",
             )
         self.norm = make_norm(kind, channels_out, True, "norm")
@@ -188,8 +194,16 @@ class FlowNetwork(keras.layers.Layer):
     """
 
     def __init__(
-        self, channels_in, *, width=32, num_downsamplings=3, num_blocks=6, multiplier=20.0,
-        norm="spectralsyncbatch", transposed=False, name=None,
+        self,
+        channels_in,
+        *,
+        width=32,
+        num_downsamplings=3,
+        num_blocks=6,
+        multiplier=20.0,
+        norm="spectralsyncbatch",
+        transposed=False,
+        name=None,
     ):
         super().__init__(name=name)
         norm = parse_norm(norm)
@@ -300,16 +314,27 @@ class SpadeGenerator(keras.layers.Layer):
     """
 
     def __init__(
-        self, condition_channels, *, width=64, upsampling="normal", norm="spectralspadesyncbatch3x3",
-        aspect_ratio=1.0, name=None,
+        self,
+        condition_channels,
+        *,
+        width=64,
+        upsampling="normal",
+        norm="spectralspadesyncbatch3x3",
+        aspect_ratio=1.0,
+        name=None,
     ):
         super().__init__(name=name)
         self.upsampling, self.aspect_ratio = upsampling, aspect_ratio
         f = width
         self.first = TorchConv2D(condition_channels, 16 * f, 3, padding=1, name="first")
         sizes = {
-            "head_0": (16 * f, 16 * f), "G_middle_0": (16 * f, 16 * f), "G_middle_1": (16 * f, 16 * f),
-            "up_0": (16 * f, 8 * f), "up_1": (8 * f, 4 * f), "up_2": (4 * f, 2 * f), "up_3": (2 * f, f),
+            "head_0": (16 * f, 16 * f),
+            "G_middle_0": (16 * f, 16 * f),
+            "G_middle_1": (16 * f, 16 * f),
+            "up_0": (16 * f, 8 * f),
+            "up_1": (8 * f, 4 * f),
+            "up_2": (4 * f, 2 * f),
+            "up_3": (2 * f, f),
         }
         if upsampling == "most":
             sizes["up_4"] = (f, f // 2)
@@ -343,8 +368,16 @@ class VideoGenerator(keras.layers.Layer):
     """
 
     def __init__(
-        self, layout_channels, num_frames, condition_channels, *, flow, generator, align_corners=False,
-        flow_norm="spectralsyncbatch", name=None,
+        self,
+        layout_channels,
+        num_frames,
+        condition_channels,
+        *,
+        flow,
+        generator,
+        align_corners=False,
+        flow_norm="spectralsyncbatch",
+        name=None,
     ):
         super().__init__(name=name)
         self.align_corners = align_corners

@@ -19,7 +19,9 @@ class _Recurrent:
     def validate(self):
         super().validate()
         self.require(
-            self.l1_weight or self.l2_weight, "l2_weight", "l1_weight or l2_weight > 0: a model needs a loss of its frames"
+            self.l1_weight or self.l2_weight,
+            "l2_weight",
+            "l1_weight or l2_weight > 0: a model needs a loss of its frames",
         )
         k = self.schedule_sampling_k
         self.require(k > 0 or k == -1, "schedule_sampling_k", "a value > 0, or -1 for never")

@@ -38,14 +38,18 @@ class RecurrentBaseline(VideoModel):
         self.action_size = self._size("actions", ACTION_SIZE)
         self.state_size = self._size("states", STATE_SIZE)
         self.generator = RecurrentPredictor(
-            self.variant(), self.image, self.action_size, self.state_size, conditional="actions" in self.spec,
+            self.variant(),
+            self.image,
+            self.action_size,
+            self.state_size,
+            conditional="actions" in self.spec,
             **self.latent_arguments(),
         )
         self._samplers = {}
         h = self.hparams
-        self.finish_build({
-            "generator": Adam(self.generator.trainable_weights, beta1=h.beta1, beta2=h.beta2, name="generator")
-        })
+        self.finish_build(
+            {"generator": Adam(self.generator.trainable_weights, beta1=h.beta1, beta2=h.beta2, name="generator")}
+        )
 
     def _size(self, key, missing):
         return self.spec[key].shape[-1] if key in self.spec else missing

@@ -31,15 +31,18 @@ def _norm(name, layer):
 
 def _batch_norm(name, layer):
     return {
-        f"{name}.weight": (layer.scale, None), f"{name}.bias": (layer.shift, None),
-        f"{name}.running_mean": (layer.running_mean, None), f"{name}.running_var": (layer.running_variance, None),
+        f"{name}.weight": (layer.scale, None),
+        f"{name}.bias": (layer.shift, None),
+        f"{name}.running_mean": (layer.running_mean, None),
+        f"{name}.running_var": (layer.running_variance, None),
         f"{name}.num_batches_tracked": (layer.num_batches_tracked, None),
     }
 
 
 def _multi_head(name, layer):
     return {
-        f"{name}.in_proj_weight": (layer.in_kernel, np.transpose), f"{name}.in_proj_bias": (layer.in_bias, None),
+        f"{name}.in_proj_weight": (layer.in_kernel, np.transpose),
+        f"{name}.in_proj_bias": (layer.in_bias, None),
     } | _linear(f"{name}.out_proj", layer.out)
 
 
@@ -68,7 +71,11 @@ def timed_map(prefix, layer):
     entries |= _linear(f"{prefix}attn.qkv", layer.qkv) | _linear(f"{prefix}attn.time_qkv", layer.time_qkv)
     if isinstance(layer, TemporalLayer):
         entries[f"{prefix}attn.relative_position.embeddings_table"] = (layer.relative, None)
-    return entries | _linear(f"{prefix}fc.0", layer.feed_forward.first) | _linear(f"{prefix}fc.2", layer.feed_forward.second)
+    return (
+        entries
+        | _linear(f"{prefix}fc.0", layer.feed_forward.first)
+        | _linear(f"{prefix}fc.2", layer.feed_forward.second)
+    )
 
 
 def cross_map(prefix, layer):
@@ -111,7 +118,9 @@ def vqgan_map(prefix, layer):
         name = f"{prefix}{side}."
         entries |= _conv(f"{name}conv_in", network.conv_in) | _conv(f"{name}conv_out", network.conv_out)
         entries |= _norm(f"{name}norm_out", network.norm_out)
-        entries |= _resnet(f"{name}mid.block_1", network.mid.block_1) | _resnet(f"{name}mid.block_2", network.mid.block_2)
+        entries |= _resnet(f"{name}mid.block_1", network.mid.block_1) | _resnet(
+            f"{name}mid.block_2", network.mid.block_2
+        )
         entries |= _attention(f"{name}mid.attn_1", network.mid.attn_1)
         for i, blocks in enumerate(network.blocks):
             for j, block in enumerate(blocks):

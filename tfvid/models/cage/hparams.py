@@ -63,7 +63,9 @@ class CageHParams(HParams):
     autoencoder_blocks: int = hp(1, "residual blocks a level of a custom VQGAN", low=1)
     autoencoder_resolution: int = hp(64, "nominal resolution of a custom VQGAN", low=1)
     autoencoder_attention: tuple[int, ...] = hp((16,), "nominal resolutions with attention of a custom VQGAN", low=1)
-    autoencoder_z_channels: int | None = hp(None, "channels before quant_conv of a custom VQGAN; null: state_size", low=1)
+    autoencoder_z_channels: int | None = hp(
+        None, "channels before quant_conv of a custom VQGAN; null: state_size", low=1
+    )
     num_embeddings: int = hp(8192, "codes of the own VQVAE and of a custom VQGAN", low=1)
     autoencoder_checkpoint: str | None = hp(None, "run folder of cage_autoencoder that gives the frozen autoencoder")
     vit_checkpoint: str | None = hp(None, "file of the ViT (hub or Hugging Face); 'random': fixed random features")
@@ -89,7 +91,8 @@ class CageHParams(HParams):
         tiny = self.dino_version == "tiny"
         self.require((self.vit_shape is not None) == tiny, "vit_shape", "a value exactly where dino_version is tiny")
         self.require(
-            self.dino_version in (MAE if self.feature_backbone == "mae" else DINOV2) or tiny, "dino_version",
+            self.dino_version in (MAE if self.feature_backbone == "mae" else DINOV2) or tiny,
+            "dino_version",
             f"a {self.feature_backbone} network",
         )
         if self.num_training_steps <= self.num_warmup_steps:

@@ -24,15 +24,18 @@ def make_autoencoder(hparams):
     """The frozen autoencoder that the hyper-parameters name."""
     h = hparams
     if h.autoencoder_type == "ours":
-        return VQVAE(
-            h.state_size, h.num_embeddings, h.autoencoder_width, 8 * h.autoencoder_width, h.autoencoder_groups
-        )
+        return VQVAE(h.state_size, h.num_embeddings, h.autoencoder_width, 8 * h.autoencoder_width, h.autoencoder_groups)
     if h.autoencoder_config != "custom":
         return VQGAN(CONFIGS[h.autoencoder_config])
     config = VQGANConfig(
-        embed_dim=h.state_size, n_embed=h.num_embeddings, z_channels=h.autoencoder_z_channels or h.state_size,
-        resolution=h.autoencoder_resolution, ch=h.autoencoder_width, ch_mult=h.autoencoder_levels,
-        num_res_blocks=h.autoencoder_blocks, attn_resolutions=h.autoencoder_attention,
+        embed_dim=h.state_size,
+        n_embed=h.num_embeddings,
+        z_channels=h.autoencoder_z_channels or h.state_size,
+        resolution=h.autoencoder_resolution,
+        ch=h.autoencoder_width,
+        ch_mult=h.autoencoder_levels,
+        num_res_blocks=h.autoencoder_blocks,
+        attn_resolutions=h.autoencoder_attention,
     )
     return VQGAN(config)
 
@@ -69,14 +72,27 @@ class Cage(VideoModel):
         self.feature_dim = self.vit.dim * hparams.num_dino_layers
         h = hparams
         self.regressor = VectorFieldRegressor(
-            state_size=h.state_size, state_res=h.state_res, feature_dim=self.feature_dim, inner_dim=h.inner_dim,
-            num_heads=h.num_heads, fc_dim=h.fc_dim, depth=h.depth, mid_depth=h.mid_depth,
-            max_relative_position=h.max_relative_position, masking_ratio=h.masking_ratio, causal=h.causal,
+            state_size=h.state_size,
+            state_res=h.state_res,
+            feature_dim=self.feature_dim,
+            inner_dim=h.inner_dim,
+            num_heads=h.num_heads,
+            fc_dim=h.fc_dim,
+            depth=h.depth,
+            mid_depth=h.mid_depth,
+            max_relative_position=h.max_relative_position,
+            masking_ratio=h.masking_ratio,
+            causal=h.causal,
             name="vector_field_regressor",
         )
         adam = Adam(
-            self.regressor.trainable_variables, beta1=h.beta1, beta2=h.beta2, form="torch",
-            weight_decay=h.weight_decay, decoupled=True, name="regressor",
+            self.regressor.trainable_variables,
+            beta1=h.beta1,
+            beta2=h.beta2,
+            form="torch",
+            weight_decay=h.weight_decay,
+            decoupled=True,
+            name="regressor",
         )
         self.finish_build({"regressor": adam})
 
@@ -157,8 +173,13 @@ class Cage(VideoModel):
         noised = self.dropped_context(noised, draws)
         order = draws.uniform("order", [batch, h.state_res[0] * h.state_res[1]])
         return {
-            "latents": noised, "target": target, "indices": indices, "times": times, "features": features,
-            "masks": masks, "order": order,
+            "latents": noised,
+            "target": target,
+            "indices": indices,
+            "times": times,
+            "features": features,
+            "masks": masks,
+            "order": order,
             "num_controls": tf.reduce_mean(tf.reduce_sum(masks, axis=(2, 3, 4))),
         }
 
@@ -216,8 +237,12 @@ class Cage(VideoModel):
         targets = self.hparams.num_target_frames
         condition = self.regressor.condition(inputs["features"], inputs["masks"], self.hparams.window)
         velocity, kept = self.regressor(
-            inputs["latents"], indices=inputs["indices"], times=inputs["times"], condition=condition,
-            order=inputs["order"], drop=drop,
+            inputs["latents"],
+            indices=inputs["indices"],
+            times=inputs["times"],
+            condition=condition,
+            order=inputs["order"],
+            drop=drop,
         )
         error = tf.square(velocity[:, -targets:] - inputs["target"][:, -targets:])
         kept = tf.cast(kept, error.dtype)[:, None, :, :, None]
@@ -281,9 +306,7 @@ class Cage(VideoModel):
             plan = rollout_plan(first, num_frames, h.num_target_frames)
         from_nothing = initial is None
         for number, (start, stage) in enumerate(plan):
-            y = self._solve_chunk(
-                draws_of, y, start, stage, first, number, from_nothing, features, masks, h
-            )
+            y = self._solve_chunk(draws_of, y, start, stage, first, number, from_nothing, features, masks, h)
         return self.decode(y[:, first : first + num_frames])
 
     def _start(self, draws_of, num_frames, initial, features, batch_size):
@@ -377,9 +400,7 @@ class Cage(VideoModel):
             def draws_of(name, evaluation=0, sample=i):
                 return StatelessDraws(seed, evaluation, 0, f"generate/{sample}/{name}")
 
-            frames = self.sample(
-                draws_of, horizon, initial, batch.get("features"), batch.get("feature_masks")
-            )
+            frames = self.sample(draws_of, horizon, initial, batch.get("features"), batch.get("feature_masks"))
             samples.append(tf.clip_by_value((frames + 1) / 2, 0, 1))
         return {"images": tf.stack(samples)}
 

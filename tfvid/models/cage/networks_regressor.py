@@ -24,7 +24,10 @@ def linear(channels_in, channels_out, name, use_bias=True):
     """A built linear layer with PyTorch's initial values."""
     uniform = torch_init.uniform
     layer = keras.layers.Dense(
-        channels_out, use_bias=use_bias, kernel_initializer=uniform(channels_in), bias_initializer=uniform(channels_in),
+        channels_out,
+        use_bias=use_bias,
+        kernel_initializer=uniform(channels_in),
+        bias_initializer=uniform(channels_in),
         name=name,
     )
     layer.build((None, channels_in))
@@ -263,8 +266,20 @@ class VectorFieldRegressor(keras.layers.Layer):
     """
 
     def __init__(
-        self, *, state_size, state_res, feature_dim, inner_dim=768, num_heads=8, fc_dim=3072, depth=9, mid_depth=5,
-        max_relative_position=8, masking_ratio=0.4, causal=False, name=None,
+        self,
+        *,
+        state_size,
+        state_res,
+        feature_dim,
+        inner_dim=768,
+        num_heads=8,
+        fc_dim=3072,
+        depth=9,
+        mid_depth=5,
+        max_relative_position=8,
+        masking_ratio=0.4,
+        causal=False,
+        name=None,
     ):
         super().__init__(name=name)
         self.state_res, self.inner_dim, self.masking_ratio = tuple(state_res), inner_dim, masking_ratio

@@ -77,7 +77,8 @@ class Block(keras.layers.Layer):
 
     def call(self, x):
         for norm, branch, scale in (
-            (self.norm_1, self.attention, self.scale_1), (self.norm_2, self.feed_forward, self.scale_2)
+            (self.norm_1, self.attention, self.scale_1),
+            (self.norm_2, self.feed_forward, self.scale_2),
         ):
             y = branch(norm(x))
             x = x + (y if scale is None else y * scale)
@@ -118,9 +119,7 @@ class VisionTransformer(keras.layers.Layer):
         if (height, width) == (grid, grid):
             return stored
         stored = ops.reshape(stored, (grid, grid, self.dim))
-        rows, columns = (
-            ops.convert_to_tensor(cubic_weights(grid, n), dtype=stored.dtype) for n in (height, width)
-        )
+        rows, columns = (ops.convert_to_tensor(cubic_weights(grid, n), dtype=stored.dtype) for n in (height, width))
         return ops.reshape(ops.einsum("hi,ijd,wj->hwd", rows, stored, columns), (1, height * width, self.dim))
 
     def tokens(self, images):

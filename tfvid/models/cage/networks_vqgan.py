@@ -89,7 +89,10 @@ class Middle(keras.layers.Layer):
 
     def __init__(self, channels, name=None):
         super().__init__(name=name)
-        self.block_1, self.block_2 = ResnetBlock(channels, channels, "block_1"), ResnetBlock(channels, channels, "block_2")
+        self.block_1, self.block_2 = (
+            ResnetBlock(channels, channels, "block_1"),
+            ResnetBlock(channels, channels, "block_2"),
+        )
         self.attn_1 = AttentionBlock(channels, "attn_1")
         self.built = True
 

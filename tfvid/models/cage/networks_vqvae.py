@@ -82,9 +82,7 @@ class VQVAE(keras.layers.Layer):
       groups: of the group norms.
     """
 
-    def __init__(
-        self, latent_channels=4, num_codes=8192, width=32, decoder_width=256, groups=32, name="autoencoder"
-    ):
+    def __init__(self, latent_channels=4, num_codes=8192, width=32, decoder_width=256, groups=32, name="autoencoder"):
         super().__init__(name=name)
         self.latent_channels, self.factor = latent_channels, 8
         widths = [width * 2**i for i in range(4)]
@@ -93,7 +91,9 @@ class VQVAE(keras.layers.Layer):
             ResidualBlock(a, b, 2, groups, name=f"encoder_down_{i}") for i, (a, b) in enumerate(zip(widths, widths[1:]))
         ]
         deep = widths[-1]
-        self.before, self.after = (ResidualBlock(deep, deep, 1, groups, name=f"encoder_{n}") for n in ("before", "after"))
+        self.before, self.after = (
+            ResidualBlock(deep, deep, 1, groups, name=f"encoder_{n}") for n in ("before", "after")
+        )
         self.attention = AttentionResidual(deep, groups, name="encoder_attention")
         self.norm_out = group_norm(deep, "encoder_norm_out", groups)
         self.conv_out = conv(deep, latent_channels, 3, "encoder_conv_out")

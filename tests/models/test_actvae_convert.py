@@ -18,9 +18,10 @@ from tfvid.models.actvae.hparams import ActVAEHParams, ActVAEP2IHParams
 from tfvid.training.run_folder import RunFolder
 
 FOLDER = next(
-    (r / "actvae" / "checkpoints" for r in (BUNDLED, BESIDE) if (r / "actvae" / "checkpoints").is_dir()), None
+    (r / "actvae" / "checkpoints" for r in (BESIDE, BUNDLED) if (r / "actvae" / "checkpoints").is_dir()), None
 )
-pytestmark = pytest.mark.skipif(FOLDER is None, reason="no recorded checkpoints")
+# The pose-to-image stage's recordings are too large to be bundled.
+needs_p2i = pytest.mark.skipif(not (FOLDER / "p2i_expected.npz").exists(), reason="no recorded checkpoint of it")
 
 
 def expected(name):
@@ -36,16 +37,16 @@ def shape_of(arrays):
 
 
 @pytest.mark.parametrize("form", ["legacy", "zip"])
-def test_files_hold_the_expected_arrays(form):
-    for name, module in (("actvae", actvae), ("p2i", p2i)):
-        arrays = expected(name)
-        found = module.read_source(os.fspath(FOLDER / f"{name}_{form}"))
-        for key, value in found.items():
-            if not module.is_ignorable(key):
-                np.testing.assert_array_equal(value, arrays[key], err_msg=key)
-        assert {k for k in found if not module.is_ignorable(k)} == {
-            k for k in arrays if not k.startswith("criterionVGG")
-        }
+@pytest.mark.parametrize(
+    ("name", "module"), [("actvae", actvae), pytest.param("p2i", p2i, marks=needs_p2i)], ids=["actvae", "p2i"]
+)
+def test_files_hold_the_expected_arrays(name, module, form):
+    arrays = expected(name)
+    found = module.read_source(os.fspath(FOLDER / f"{name}_{form}"))
+    for key, value in found.items():
+        if not module.is_ignorable(key):
+            np.testing.assert_array_equal(value, arrays[key], err_msg=key)
+    assert {k for k in found if not module.is_ignorable(k)} == {k for k in arrays if not k.startswith("criterionVGG")}
 
 
 @pytest.mark.parametrize("form", ["legacy", "zip"])
@@ -76,6 +77,7 @@ def p2i_model(arrays):
     return models.build("actvae_p2i", hparams, p2i.data_spec(hparams), trainable=False)
 
 
+@needs_p2i
 def test_published_archive_has_no_numbers_and_no_discriminator(tmp_path):
     arrays = expected("p2i")
     for source in (FOLDER / "p2i_legacy").iterdir():

@@ -80,7 +80,7 @@ def training_samples(model, inputs, draws):
         fresh = tf.transpose(noise("z_prior_samples", total - h.context_frames), [1, 0, 2])
         latents = tf.concat([posterior[:, : h.context_frames - 1], fresh], axis=1)
     mask, _ = model._ground_truth(tiled, draws, "gt_sampling_samples", total, True)
-    (video,) = model.generator.bind()(tiled, [latents], [mask], total - h.context_frames)
+    (video,) = model.generator.unroll(model.generator.bind(), tiled, [latents], [mask], total - h.context_frames)
     video = np.reshape(video["image"], (count, batch, *video["image"].shape[1:]))
     return np.moveaxis(video, 0, -1)
 

@@ -92,6 +92,13 @@ def assert_close(found, expected, *, rtol=0.0, atol=0.0, name=""):
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol, err_msg=name)
 
 
+def check_without_gradient(gradients, without):
+    """Those variables have none, or zeros where both rollouts run as one batch; all others have one."""
+    assert {name for name, g in gradients.items() if g is None} <= set(without)
+    for name in without:
+        assert gradients[name] is None or not np.any(gradients[name]), name
+
+
 def check_gradients(found, values, norms, later=False):
     """||g - ref|| <= 1e-2 ||ref|| + 5e-5 G, and norms, G being the norm of all reference gradients together."""
     if not norms:

@@ -1,6 +1,7 @@
 """Convolutional LSTM and GRU cells of SAVP: 5x5, zero-padded, normed inside.
 
-Inputs of a step: a map x [B, H, W, in], an optional vector [B, S] and the state. The
+Inputs of a step: a map x [B, H, W, in], an optional vector [B, S] and the state, None
+where it is all zeros (half of the convolution then has nothing to do). The
 vector is either tiled into channels after x (`tile=True`) or goes through a dense layer
 without bias whose output is added to the convolution before the norm.
 """
@@ -43,23 +44,19 @@ class ConvLSTMCell(BoundLayer):
                 self.norms = [Norm(norm, 4 * units, "input_transform_forget_output")]
             self.state_norm = None if norm == "none" else Norm(norm, units, "state")
 
-    def zero_state(self, batch, height, width):
-        """(c, h) of zeros."""
-        zeros = ops.zeros((batch, height, width, self.units), self.compute_dtype)
-        return zeros, zeros
-
     def bind(self):
         gates = _bind_gates(self, self.kernel, self.bias, self.weights_of_vector)
         norms = [] if self.norm == "none" else [norm.bind() for norm in self.norms]
         state_norm = None if self.state_norm is None else self.state_norm.bind()
 
         def step(x, vector, state):
-            c, h = state
-            g = gates([x], vector, [h])
+            c, h = state or (None, None)
+            g = gates([x], vector, [] if h is None else [h])
             g = norms[0](g) if len(norms) == 1 else g
             parts = ops.split(g, 4, axis=-1)
             i, j, f, o = [n(p) for n, p in zip(norms, parts)] if len(norms) == 4 else parts
-            c = c * ops.sigmoid(f + 1) + ops.sigmoid(i) * ops.tanh(j)
+            new = ops.sigmoid(i) * ops.tanh(j)
+            c = new if c is None else c * ops.sigmoid(f + 1) + new
             c = c if state_norm is None else state_norm(c)
             h = ops.tanh(c) * ops.sigmoid(o)
             return h, (c, h)
@@ -84,17 +81,15 @@ class ConvGRUCell(BoundLayer):
             self.gates = _ConvGates("gates", channels, 2 * units, dense, tile, norm, gate_norms, start=1.0)
             self.candidate = _ConvGates("candidate", channels + units, units, dense, tile, norm, state_norms)
 
-    def zero_state(self, batch, height, width):
-        """(h,) of zeros."""
-        return (ops.zeros((batch, height, width, self.units), self.compute_dtype),)
-
     def bind(self):
         gates, candidate = self.gates.bind(), self.candidate.bind()
 
         def step(x, vector, state):
-            (h,) = state
-            r, u = ops.split(ops.sigmoid(gates([x], vector, [h])), 2, axis=-1)
-            h = u * h + (1 - u) * ops.tanh(candidate([x], vector, [h, r * h]))
+            h = state[0] if state else None
+            r, u = ops.split(ops.sigmoid(gates([x], vector, [] if h is None else [h])), 2, axis=-1)
+            states = [] if h is None else [h, r * h]
+            new = (1 - u) * ops.tanh(candidate([x], vector, states))
+            h = new if h is None else u * h + new
             return h, (h,)
 
         return step
@@ -135,8 +130,11 @@ def _bind_gates(layer, kernel, bias, weights_of_vector):
     dense = None if weights_of_vector is None else layer.read(weights_of_vector)
 
     def gates(maps, vector, states):
-        tiled = vector if layer.tile else None
-        g = conv2d(ops.concatenate([with_vector(maps, tiled), *states], axis=-1), kernel)
+        x = with_vector(maps, vector if layer.tile else None)
+        if states:
+            g = conv2d(ops.concatenate([x, *states], axis=-1), kernel)
+        else:
+            g = conv2d(x, kernel[:, :, : x.shape[-1]])
         if dense is not None:
             g = g + ops.matmul(vector, dense)[:, None, None, :]
         return g if bias is None else g + bias

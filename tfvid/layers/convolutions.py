@@ -4,6 +4,7 @@ All take channels-last maps, pad with zeros ("same" as TensorFlow counts it) and
 their kernels in TensorFlow 1's layouts.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -112,8 +113,7 @@ class Conv2D(BoundLayer):
     def _bind_conv2d(self, kernel, bias):
         if self.padding == "same":
             return lambda x: conv2d(x, kernel, self.stride) + bias
-        border = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return lambda x: conv2d(ops.pad(x, border), kernel, self.stride, "valid") + bias
+        return lambda x: conv_border_one(x, kernel, (self.stride, self.stride)) + bias
 
     def _bind_conv_pool2d(self, kernel, bias):
         fused = pooled_kernel(kernel)
@@ -140,6 +140,24 @@ def activation(kind):
 
 def leaky_relu(x, slope):
     """max(slope * x, x), generic in the float type."""
-    return ops.maximum(x * slope, x)
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        return ops.maximum(x * slope, x)  # TensorFlow's own keeps its slope in float32
+    return ops.leaky_relu(x, slope)
+
+
+def conv_border_one(x, kernel, strides):
+    """Convolution over a border of one zero on every side. x [B, *sizes, in], kernel [*sizes, in, out]."""
+    sizes, taps = x.shape[1:-1], kernel.shape[:-2]
+    if all(_same_is_one(n, k, s) for n, k, s in zip(sizes, taps, strides)):
+        return ops.conv(x, kernel, strides, "same", data_format="channels_last")
+    border = ((0, 0), *[(1, 1)] * len(taps), (0, 0))
+    return ops.conv(ops.pad(x, border), kernel, strides, "valid", data_format="channels_last")
+
+
+def _same_is_one(size, taps, stride):
+    """Whether "same" padding is one zero on each side, which saves a copy of the map."""
+    if size is None:
+        return taps == 3 and stride == 1
+    return (-(-size // stride) - 1) * stride + taps - size == 2
 
 

@@ -8,7 +8,7 @@ from tfvid.layers.bound import BoundLayer
 class LSTMCell(BoundLayer):
     """Gates i, j, f, o in that order in one kernel; 1 is added to f at run time.
 
-    Variables: kernel [inputs + units, 4 units], bias. State: (c, h), each [B, units].
+    Variables: kernel [inputs + units, 4 units], bias. State: (c, h), each [B, units]; None: zeros.
     """
 
     def __init__(self, inputs, units, name="basic_lstm_cell"):
@@ -26,7 +26,7 @@ class LSTMCell(BoundLayer):
         kernel, bias = self.read(self.kernel), self.read(self.bias)
 
         def step(x, state):
-            c, h = state
+            c, h = state or self.zero_state(ops.shape(x)[0])
             i, j, f, o = ops.split(ops.matmul(ops.concatenate([x, h], -1), kernel) + bias, 4, axis=-1)
             c = c * ops.sigmoid(f + 1) + ops.sigmoid(i) * ops.tanh(j)
             h = ops.tanh(c) * ops.sigmoid(o)
@@ -39,7 +39,7 @@ class GRUCell(BoundLayer):
     """Gates r, u; candidate of (x, r * h); h' = u h + (1 - u) candidate.
 
     Variables: gates/kernel [inputs + units, 2 units], gates/bias (initially 1),
-    candidate/kernel [inputs + units, units], candidate/bias. State: (h,).
+    candidate/kernel [inputs + units, units], candidate/bias. State: (h,), None: zeros.
     """
 
     def __init__(self, inputs, units, name="gru_cell"):
@@ -57,7 +57,7 @@ class GRUCell(BoundLayer):
         gates, candidate = self.gates.bind(), self.candidate.bind()
 
         def step(x, state):
-            (h,) = state
+            (h,) = state or self.zero_state(ops.shape(x)[0])
             r, u = ops.split(ops.sigmoid(gates(ops.concatenate([x, h], -1))), 2, axis=-1)
             h = u * h + (1 - u) * ops.tanh(candidate(ops.concatenate([x, r * h], -1)))
             return h, (h,)

@@ -56,8 +56,8 @@ def stack(outputs):
 
 
 def repeat_batch(structure, times):
-    """Every tensor `times` times along the batch axis, one copy after the other."""
+    """Every tensor `times` times along the batch axis, one copy after the other; None stays None."""
     if times == 1:
         return structure
-    return keras.tree.map_structure(lambda x: ops.concatenate([x] * times, axis=0), structure)
+    return keras.tree.map_structure(lambda x: None if x is None else ops.concatenate([x] * times, axis=0), structure)
 

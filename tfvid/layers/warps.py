@@ -32,14 +32,12 @@ def pad_for_kernel(images, size, rate=(1, 1), mode="symmetric"):
 
 
 def patches(images, size, rate=(1, 1), mode="symmetric"):
-    """The kh * kw shifted images under a kernel, row by row: list of [B, H, W, C]."""
+    """The images shifted under each tap of a kernel: [B, kh, kw, H, W, C]."""
     height, width = images.shape[1], images.shape[2]
     padded = pad_for_kernel(images, size, rate, mode)
-    return [
-        padded[:, i * rate[0] : i * rate[0] + height, j * rate[1] : j * rate[1] + width]
-        for i in range(size[0])
-        for j in range(size[1])
-    ]
+    # Rows first, then columns: kh + kw slices in place of kh * kw.
+    rows = ops.stack([padded[:, i * rate[0] : i * rate[0] + height] for i in range(size[0])], axis=1)
+    return ops.stack([rows[:, :, :, j * rate[1] : j * rate[1] + width] for j in range(size[1])], axis=2)
 
 
 def cdna_warp(images, kernels, rate=(1, 1), mode="symmetric"):
@@ -55,12 +53,15 @@ def cdna_warp(images, kernels, rate=(1, 1), mode="symmetric"):
       [B, H, W, N, C].
     """
     batch, height, width, channels = ops.shape(images)
-    kh, kw, n = kernels.shape[1:]
-    taps = ops.stack(patches(images, (kh, kw), rate, mode), axis=1)  # [B, K, H, W, C]
-    taps = ops.reshape(taps, (batch, kh * kw, height * width * channels))
-    warped = ops.matmul(ops.transpose(ops.reshape(kernels, (batch, kh * kw, n)), (0, 2, 1)), taps)  # [B, N, HWC]
-    warped = ops.reshape(warped, (batch, n, height, width, channels))
-    return ops.transpose(warped, (0, 2, 3, 1, 4))
+    n = kernels.shape[-1]
+    # Samples become channels, so that one depthwise convolution gives each its own kernels.
+    padded = pad_for_kernel(images, kernels.shape[1:3], rate, mode)
+    warped = ops.depthwise_conv(
+        ops.transpose(padded, (3, 1, 2, 0)), ops.transpose(kernels, (1, 2, 0, 3)), 1, "valid",
+        data_format="channels_last", dilation_rate=rate,
+    )  # [C, H, W, B * N]
+    warped = ops.reshape(warped, (channels, height, width, batch, n))
+    return ops.transpose(warped, (3, 1, 2, 4, 0))
 
 
 def dna_warp(images, kernels, rate=(1, 1), mode="symmetric"):
@@ -77,9 +78,11 @@ def dna_warp(images, kernels, rate=(1, 1), mode="symmetric"):
     """
     kh, kw = kernels.shape[3:5]
     total = None
-    for k, patch in enumerate(patches(images, (kh, kw), rate, mode)):
-        term = kernels[:, :, :, k // kw, k % kw, :, None] * patch[:, :, :, None, :]
-        total = term if total is None else total + term
+    taps = patches(images, (kh, kw), rate, mode)
+    for i in range(kh):
+        for j in range(kw):
+            term = kernels[:, :, :, i, j, :, None] * taps[:, i, j, :, :, None, :]
+            total = term if total is None else total + term
     return total
 
 

@@ -185,8 +185,9 @@ class Adam:
 
 def global_norm(gradients):
     """The Euclidean norm of all gradients together; None entries count as zero."""
-    squares = [tf.reduce_sum(tf.square(g)) for g in gradients if g is not None]
-    return tf.sqrt(tf.add_n(squares)) if squares else tf.constant(0.0)
+    # l2_loss squares and sums in one pass over memory.
+    halves = [tf.nn.l2_loss(g) for g in gradients if g is not None]
+    return tf.sqrt(2 * tf.add_n(halves)) if halves else tf.constant(0.0)
 
 
 def _raw(variable):

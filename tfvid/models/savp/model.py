@@ -199,10 +199,14 @@ class SAVP(VideoModel):
             ground_truth.append(mask)
             result[f"ground_truth_sampling_mean{suffix}"] = mean
         shared = h.context_frames - 1 if len(rollouts) == 2 and not h.learn_prior else 0
-        videos = self.generator.bind()(
-            inputs, [latents[name] for name in rollouts], ground_truth, frames - h.context_frames, shared, keep
+        videos = self.generator.unroll(
+            self._cell_step(keep), inputs, [latents[name] for name in rollouts], ground_truth, frames - h.context_frames, shared, keep,
         )
         return {**result, **dict(zip(rollouts, videos))}
+
+    def _cell_step(self, keep):
+        """One step of the cell as a function that is traced, and differentiated, once for all time steps."""
+        return tf.function(self.generator.bind(keep), autograph=False)
 
     def _needed_rollouts(self):
         h = self.hparams
@@ -285,7 +289,7 @@ class SAVP(VideoModel):
         return calls
 
     def judge(self, stage, inputs, outputs, draws, calls, vectors=None):
-        """Asks the discriminators; one call of a network for all videos that it judges.
+        """Asks the discriminators; one call of a network for all videos that it judges with gradients.
 
         Args:
           stage: "pass1" or "pass2", names the draws.
@@ -300,14 +304,16 @@ class SAVP(VideoModel):
         first, groups = self._first_judged(), {}
         for call, kinds in calls.items():
             name = "posterior" if call.startswith("enc_") and "posterior" in self.discriminator_sets else "prior"
-            groups.setdefault((name, tuple(kinds)), []).append(call)
+            # For the generator true videos have no gradient, so they stay out of the others' batch.
+            apart = stage == "pass2" and call.endswith("real")
+            groups.setdefault((name, tuple(kinds), apart), []).append(call)
         bound = {
             name: discriminators.bind(vectors and vectors[name])
             for name, discriminators in self.discriminator_sets.items()
         }
         judged = {}
         offsets = self._offsets(stage, inputs, draws, calls)
-        for (name, kinds), members in groups.items():
+        for (name, kinds, _), members in groups.items():
             videos = [self._video(call, inputs, outputs)[:, first:] for call in members]
             answers = bound[name][0](videos, [offsets[call] for call in members], kinds)
             judged.update(zip(members, answers))
@@ -404,7 +410,7 @@ class SAVP(VideoModel):
         copies = num_samples if h.nz else 1
         tiled = {k: tf.concat([v] * copies, axis=0) for k, v in known.items()}
         latents = self._sampled_latents(known, draws, horizon, copies) if h.nz else None
-        (video,) = self.generator.bind()(tiled, [latents], [None], horizon, keep=keep)
+        (video,) = self.generator.unroll(self._cell_step(keep), tiled, [latents], [None], horizon, keep=keep)
         result = {}
         for key, value in video.items():
             value = value if context else value[:, frames - 1 :]

@@ -3,7 +3,7 @@
 from keras import ops
 
 from tfvid.layers.bound import BoundLayer, value_of
-from tfvid.layers.convolutions import leaky_relu
+from tfvid.layers.convolutions import conv_border_one, leaky_relu
 from tfvid.layers.spectral_norm import SpectralKernel
 
 # (name, kernel size, multiple of ndf, spatial stride, stride in time).
@@ -41,13 +41,7 @@ class SpectralConv(BoundLayer):
     def bind(self, u=None):
         kernel, advanced = self.spectral.normalized(u)
         bias = self.read(self.bias)
-        border = ((0, 0), *[(1, 1)] * len(self.strides), (0, 0))
-
-        def apply(x):
-            y = ops.conv(ops.pad(x, border), kernel, self.strides, "valid", data_format="channels_last")
-            return y + bias
-
-        return apply, advanced
+        return (lambda x: conv_border_one(x, kernel, self.strides) + bias), advanced
 
 
 class SpectralDense(BoundLayer):

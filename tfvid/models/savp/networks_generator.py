@@ -10,6 +10,8 @@ from tfvid.models.savp.networks_encoder import LatentEncoder
 
 # What a rollout can give for each step, in the cell's terms.
 OUTPUTS = ("image", "state", "flows", "masks", "candidates", "pix_distrib", "pix_candidates")
+# What the next step is fed.
+FED = ("image", "state", "pix_distrib")
 
 
 class Generator(BoundLayer):
@@ -38,28 +40,36 @@ class Generator(BoundLayer):
                 self.initial_state_weights = [InitialState(i, shape) for i, shape in enumerate(shapes)]
 
     def initial_states(self, batch):
-        """Recurrent states before the first step: zeros, or learnt ones for every sample."""
+        """Recurrent states before the first step, in the cell's order: learnt ones, or None for zeros."""
+        groups = self.cell.state_shapes()
         if not self.initial_state_weights:
-            return [
-                tuple(ops.zeros((batch, *shape), self.compute_dtype) for shape in group)
-                for group in self.cell.state_shapes()
-            ]
+            return [None] * len(groups)
         learnt = iter(self.initial_state_weights)
         return [
             tuple(ops.broadcast_to(self.read(next(learnt).initial_state)[None], (batch, *shape)) for shape in group)
-            for group in self.cell.state_shapes()
+            for group in groups
         ]
 
-    def bind(self):
-        """Returns unroll(...), see `unroll`."""
+    def bind(self, keep=("image",)):
+        """Returns step(carry, inputs, known) of the cell, see `SAVPCell.bind`.
+
+        Args:
+          keep: outputs to give beside those that the next step is fed; see OUTPUTS.
+        """
         step = self.cell.bind()
-        return lambda *args, **kwargs: self.unroll(step, *args, **kwargs)
+        names = {*keep, *FED}
+
+        def filtered(carry, inputs, known):
+            outputs, carry = step(carry, inputs, known)
+            return {k: v for k, v in outputs.items() if k in names}, carry
+
+        return filtered
 
     def unroll(self, step, inputs, latents, ground_truth, horizon, shared=0, keep=("image",)):
         """One or more rollouts on the same inputs, as one batch.
 
         Args:
-          step: what `SAVPCell.bind` returns.
+          step: what `bind` returns.
           inputs: {"image" [B, >= C, H, W, C'], "action" [B, >= steps, A],
             "state" [B, >= C, D], "pix_distrib" [B, >= C, H, W, P]}, what there is.
           latents: one entry a rollout: [B, steps, nz], or None for nz=0.
@@ -114,7 +124,7 @@ class Generator(BoundLayer):
         """The steps after the context, fed with their own predictions or, where told, the truth."""
         context, length = self.hparams.context_frames, horizon - 1
         known = self._known(frames, context)
-        fed = ["image", *(k for k in ("state", "pix_distrib") if k in frames)]
+        fed = [k for k in FED if k in frames]
         sequence = {}
         if "action" in frames:
             sequence["action"] = _time_first(frames["action"][:, context : context + length])

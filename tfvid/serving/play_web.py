@@ -111,7 +111,7 @@ def encode(recording, kind, fps):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "video.mp4")
         write_mp4(path, frames, fps)
-        with io.open(path, "rb") as f:
+        with open(path, "rb") as f:
             return f.read()
 
 

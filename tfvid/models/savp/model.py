@@ -53,9 +53,7 @@ class SAVP(VideoModel):
         self.discriminator = self.posterior_discriminator = None
         kinds = hparams.discriminator_kinds
         if kinds:
-            self.discriminator = self.posterior_discriminator = DiscriminatorSet(
-                "discriminator", kinds, shape, hparams
-            )
+            self.discriminator = self.posterior_discriminator = DiscriminatorSet("discriminator", kinds, shape, hparams)
             if hparams.nz and not hparams.use_same_discriminator:
                 with keras.name_scope("discriminator"):
                     self.posterior_discriminator = DiscriminatorSet("encoder", kinds, shape, hparams)
@@ -200,7 +198,13 @@ class SAVP(VideoModel):
             result[f"ground_truth_sampling_mean{suffix}"] = mean
         shared = h.context_frames - 1 if len(rollouts) == 2 and not h.learn_prior else 0
         videos = self.generator.unroll(
-            self._cell_step(keep), inputs, [latents[name] for name in rollouts], ground_truth, frames - h.context_frames, shared, keep,
+            self._cell_step(keep),
+            inputs,
+            [latents[name] for name in rollouts],
+            ground_truth,
+            frames - h.context_frames,
+            shared,
+            keep,
         )
         return {**result, **dict(zip(rollouts, videos))}
 
@@ -261,7 +265,8 @@ class SAVP(VideoModel):
         if self.hparams.nz:
             posterior, prior = (
                 tuple(outputs[f"zs_{part}_{name}"][:, first:] for part in ("mu", "log_sigma_sq"))
-                if f"zs_mu_{name}" in outputs else None
+                if f"zs_mu_{name}" in outputs
+                else None
                 for name in ("enc", "prior")
             )
             losses.update(losses_lib.latent_losses(self.hparams, posterior, prior))
@@ -504,8 +509,7 @@ def _checked_sizes(hparams, spec):
     factor = 2 ** (2 + (side >= 64) + (side >= 128) + (side >= 256))
     if side < 32 or height % factor or width % factor:
         raise UserError(
-            f"SAVP: expected frames of 32 pixels or more with sides divisible by {factor}."
-            f" Received: {height}x{width}"
+            f"SAVP: expected frames of 32 pixels or more with sides divisible by {factor}. Received: {height}x{width}"
         )
     sizes = {"images": shape}
     for key in ("actions", "states"):

@@ -8,7 +8,6 @@ followed by one binary message with the PNG, or {"type": "saved" | "error", ...}
 import asyncio
 import concurrent.futures
 import importlib.resources
-import io
 import json
 import os
 import tempfile

@@ -207,8 +207,8 @@ def test_without_validation_data(tmp_path, toy_data, train_toy):
         ({"model": "tooy"}, "--model: expected one of"),
         ({"hparams": "nothing.json"}, "nothing.json: expected a JSON file, found none"),
         (
-            {"input_dir": "/nonexistent"},
-            "/nonexistent: expected the toy data set, found no such folder.*or run the demo",
+            {"input_dir": "no/such/folder"},
+            "no/such/folder: expected the toy data set, found no such folder.*or run the demo",
         ),
         ({"dataset": None}, "--dataset: expected the name of a data set"),
         ({"strategy": "tpu"}, "--strategy: expected one of auto"),

@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, target, start, batch_size, stream=None, seconds_between=30.0):
         self.target, self.batch_size = target, batch_size
-        self.stream = stream or sys.stderr
+        self.stream = stream or sys.stdout
         self.terminal = self.stream.isatty()
         self.interval = 0.25 if self.terminal else seconds_between
         self._start = start

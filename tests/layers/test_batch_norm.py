@@ -44,3 +44,27 @@ def test_bfloat16_keeps_float32_statistics(x):
     assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     np.testing.assert_allclose(norm.running_mean, 0.1 * x.mean((0, 1, 2)), rtol=2e-2)
     assert keras.backend.standardize_dtype(norm.running_mean.dtype) == "float32"
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_fused_kernel_is_the_same_function(x, affine):
+    import tensorflow as tf
+
+    from tfvid.models.fused_norm import fused_batch_norm
+
+    x = tf.constant(x, tf.float32)
+    plain, fused = BatchNorm(affine=affine), BatchNorm(affine=affine)
+    fused.fused = fused_batch_norm
+    for training in (True, True, False):
+        results = []
+        for norm in (plain, fused):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = norm(x, training=training)
+                total = tf.reduce_sum(y * tf.sin(x))
+            results.append((y, tape.gradient(total, x)))
+        for a, b in zip(*results):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+    for a, b in zip(plain.weights, fused.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert fused_batch_norm(tf.cast(x, tf.float64), *[None] * 4, 1e-5, 0.1, True) is None

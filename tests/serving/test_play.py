@@ -175,3 +175,17 @@ def test_the_page_plays_over_its_socket(opened, tmp_path):
             assert pathlib.Path(saved["folder"], "video.mp4").exists()
 
     asyncio.run(visit())
+
+
+def test_interpolation_ends_at_the_two_actions(run, opened, tmp_path):
+    session = play.Session(*opened)
+    networks = RunFolder.open(run).load_model().networks
+    rows = play.interpolate(session, networks, 0, 2, [0.0, 0.5, 1.0], steps=2)
+    assert rows.shape == (3, 3, *SIZE, 3)
+    for row, action in ((rows[0], 0), (rows[2], 2)):
+        session.restart()
+        # Played on their own, the two actions have no variation.
+        np.testing.assert_array_equal(row[1:], [session.press(action), session.press(action)])
+    path = play.save_interpolation(rows, [0.0, 0.5, 1.0], str(tmp_path), fps=5)
+    assert read_video(path)[0].shape == (3, 3 * SIZE[0], SIZE[1], 3)
+    assert (tmp_path / "0.50" / "00002.png").exists()

@@ -12,8 +12,9 @@ class BatchNorm(keras.layers.Layer):
     BatchNorm N/(N-1) of it (N values a channel), so that the two differ in evaluation
     after few or small batches. The normalisation itself uses the biased variance in both.
 
-    Under several replicas the statistics are those of the global batch: `replicas` is
-    set by `VideoModel.finish_build`.
+    Under several replicas the statistics are those of the global batch. `replicas`, and
+    `fused`, a kernel of the backend that does the same faster, are set by
+    `VideoModel.finish_build`.
 
     Args:
       momentum: share of the new batch in the running statistics (PyTorch's convention,
@@ -31,6 +32,9 @@ class BatchNorm(keras.layers.Layer):
         self.scale_initializer = keras.initializers.get(scale_initializer)
         self.momentum, self.epsilon, self.affine = momentum, epsilon, affine
         self.replicas = 1
+        # Function (x, scale, shift, mean, variance, epsilon, momentum, training) -> (y, next mean, next variance)
+        # or None where it does not take x.
+        self.fused = None
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
@@ -64,6 +68,15 @@ class BatchNorm(keras.layers.Layer):
         """
         dtype = x.dtype
         x = ops.cast(x, self.variable_dtype)  # statistics in bfloat16 would be far off
+        if self.fused is not None and scale is None and shift is None:
+            result = self.fused(
+                x, self.scale, self.shift, self.running_mean, self.running_variance, self.epsilon, self.momentum,
+                training,
+            )
+            if result is not None:
+                if training:
+                    self._store(*result[1:])
+                return ops.cast(result[0], dtype)
         if training:
             axes = tuple(range(len(x.shape) - 1))
             mean, variance = ops.moments(x, axes, synchronized=self.replicas > 1)
@@ -84,8 +97,14 @@ class BatchNorm(keras.layers.Layer):
         count = ops.cast(ops.size(x[..., 0]) * self.replicas, self.variable_dtype)
         unbiased = variance * (count / ops.maximum(count - 1, 1))
         mean, unbiased = ops.stop_gradient(mean), ops.stop_gradient(unbiased)
-        self.running_mean.assign(self.running_mean * (1 - self.momentum) + mean * self.momentum)
-        self.running_variance.assign(self.running_variance * (1 - self.momentum) + unbiased * self.momentum)
+        self._store(
+            self.running_mean * (1 - self.momentum) + mean * self.momentum,
+            self.running_variance * (1 - self.momentum) + unbiased * self.momentum,
+        )
+
+    def _store(self, mean, variance):
+        self.running_mean.assign(mean)
+        self.running_variance.assign(variance)
         self.num_batches_tracked.assign_add(1)
 
     def get_config(self):

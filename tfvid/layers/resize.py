@@ -5,6 +5,7 @@ Images are [N, H, W, C].
 
 import math
 
+import keras
 from keras import ops
 
 
@@ -13,6 +14,8 @@ def upsample2(x):
 
     Equals PyTorch's `interpolate(scale_factor=2, mode="bilinear", align_corners=False)`.
     """
+    if keras.backend.standardize_dtype(x.dtype) != "float64":  # one kernel, ten times as fast
+        return ops.image.resize(x, (2 * x.shape[1], 2 * x.shape[2]), "bilinear", data_format="channels_last")
     return _double(_double(x, 1), 2)
 
 

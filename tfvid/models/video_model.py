@@ -15,6 +15,7 @@ from tfvid.errors import UserError
 from tfvid.hparams import HParams
 from tfvid.models import optimizers as optimizers_lib
 from tfvid.models.draws import StatelessDraws
+from tfvid.models.fused_norm import fused_batch_norm
 
 
 class VideoModel(keras.Model):
@@ -76,6 +77,7 @@ class VideoModel(keras.Model):
         for layer in self._flatten_layers():
             if hasattr(layer, "replicas"):  # norms whose statistics are those of the global batch
                 layer.replicas = replicas
+                layer.fused = fused_batch_norm if replicas == 1 else None
         self.built = True
         self.compile(optimizer=None, run_eagerly=False, jit_compile=False)
 

@@ -204,3 +204,39 @@ def _view(frame, session, zoom):
     text = f"{len(session.recording.actions)} steps  {1000 * session.latency:.0f} ms   {HELP}"
     cv2.putText(bar, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
     return np.concatenate([image, bar])
+
+
+def interpolate(session, networks, first, second, factors, steps):
+    """Frames of each mixture of two actions, from the same start.
+
+    Args:
+      session: a `Session`; it is restarted for every mixture.
+      networks: the model's `CaddyNetworks`, which know the centroids.
+      first, second: actions, 0-based.
+      factors: mixtures in [0, 1].
+      steps: steps of each.
+
+    Returns:
+      uint8 [len(factors), steps + 1, H, W, 3], the start frame first.
+    """
+    rows = []
+    for factor in factors:
+        session.restart()
+        action, variation = networks.interpolation(first, second, float(factor))
+        for _ in range(steps):
+            session.press(action, np.asarray(variation))
+        rows.append(np.stack(session.recording.frames))
+    return np.stack(rows)
+
+
+def save_interpolation(rows, factors, folder, fps):
+    """Writes interpolation.gif (one row a mixture) and <mixture>/<step>.png; returns the GIF's path."""
+    for row, factor in zip(rows, factors):
+        name = os.path.join(folder, f"{factor:.2f}")
+        tf.io.gfile.makedirs(name)
+        for i, frame in enumerate(row):
+            with tf.io.gfile.GFile(os.path.join(name, f"{i:05d}.png"), "wb") as f:
+                f.write(encode_png(frame))
+    path = os.path.join(folder, "interpolation.gif")
+    write_gif(path, np.concatenate(list(rows), axis=1), fps)
+    return path

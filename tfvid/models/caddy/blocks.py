@@ -16,8 +16,10 @@ SLOPE = 0.2  # of every LeakyReLU
 
 
 def leaky_relu(x):
-    """LeakyReLU in the float type of `x` (TensorFlow's own keeps its slope in float32)."""
-    return ops.maximum(x, SLOPE * x)
+    """LeakyReLU in the float type of `x`."""
+    if keras.backend.standardize_dtype(x.dtype) == "float64":  # TensorFlow's own keeps its slope in float32
+        return ops.maximum(x, SLOPE * x)
+    return ops.leaky_relu(x, SLOPE)
 
 
 def average_pool(x, factor):
@@ -192,11 +194,9 @@ class ConvLSTM(Block):
           The next (hidden, cell).
         """
         hidden, cell = memory
-        gates = self.gates(join([*inputs, hidden]))
-        c = self.channels
-        keep = ops.sigmoid(gates[..., : 3 * c])
-        cell = keep[..., c : 2 * c] * cell + keep[..., :c] * ops.tanh(gates[..., 3 * c :])
-        return keep[..., 2 * c :] * ops.tanh(cell), cell
+        into, keep, out, candidate = ops.split(self.gates(join([*inputs, hidden])), 4, axis=-1)
+        cell = ops.sigmoid(keep) * cell + ops.sigmoid(into) * ops.tanh(candidate)
+        return ops.sigmoid(out) * ops.tanh(cell), cell
 
 
 def join(inputs):
@@ -204,8 +204,10 @@ def join(inputs):
 
     The size is that of the first map.
     """
-    height, width = next(x.shape[1:3] for x in inputs if len(x.shape) == 4)
-    maps = [
-        x if len(x.shape) == 4 else ops.tile(ops.expand_dims(x, (1, 2)), (1, height, width, 1)) for x in inputs
-    ]
-    return ops.concatenate(maps, axis=-1)
+    size = next(x.shape[1:3] for x in inputs if len(x.shape) == 4)
+    return ops.concatenate([x if len(x.shape) == 4 else tiled(x, size) for x in inputs], axis=-1)
+
+
+def tiled(vectors, size):
+    """[B, n] -> [B, height, width, n]."""
+    return ops.tile(ops.expand_dims(vectors, (1, 2)), (1, *size, 1))

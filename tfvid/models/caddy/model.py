@@ -82,6 +82,7 @@ class Caddy(VideoModel):
         count = self.hparams.observations_at(k)
         return Phase(self.hparams.is_pretraining(k), count, min(self.hparams.ground_truth_at(k), count - 1))
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, batch):
         """One update of everything; `current_phase` says which."""
         phase = self.current_phase
@@ -210,6 +211,7 @@ class Caddy(VideoModel):
 
     # Validation and generation.
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, batch):
         """The closed loop from the first frame, with the actions that it infers."""
         count = batch["images"].shape[1]

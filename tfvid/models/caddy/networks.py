@@ -7,7 +7,7 @@ F/2, F; action network 2F) and Hd hidden features (decoder Hd, Hd, Hd/2, Hd/4).
 from keras import ops
 
 from tfvid.layers.torch_init import conv2d, dense
-from tfvid.models.caddy.blocks import Block, ConvLSTM, Final, Residual, Same, Up, average_pool, join, leaky_relu
+from tfvid.models.caddy.blocks import Block, ConvLSTM, Final, Residual, Same, Up, average_pool, join, leaky_relu, tiled
 
 
 class Encoder(Block):
@@ -170,12 +170,14 @@ class Dynamics(Block):
         Returns:
           Hidden features [B, h, w, Hd] and the next memory.
         """
-        x, following = state, []
+        x, following, control = state, [], ops.concatenate([action, variation], axis=-1)
+        # The control as maps, of both sizes, once for all six blocks.
+        maps = {cell.size: tiled(control, cell.size) for cell in self.memories[:2]}
         for cell, norm, block, before in zip(self.memories, self.norms, self.blocks, memory):
-            after = cell([x, action, variation], before)
+            control = ops.cast(maps[cell.size], x.dtype)
+            after = cell([x, control], before)
             following.append(after)
-            x = norm(after[0], training=training)
-            x = block(join([x, action, variation]), training=training)
+            x = block(join([norm(after[0], training=training), control]), training=training)
         return x, following
 
 

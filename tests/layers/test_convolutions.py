@@ -1,0 +1,51 @@
+"""Fused convolutions against what they stand for."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfvid.layers import convolutions
+
+
+def _random(*shape):
+    return tf.constant(np.random.default_rng(0).normal(size=shape))
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("height, width", [(8, 6), (7, 9)])
+def test_conv_pool_is_convolution_and_mean(size, height, width):
+    x, kernel = _random(2, height, width, 3), _random(size, size, 3, 4)
+    found = convolutions.conv_pool2d(x, convolutions.pooled_kernel(kernel))
+    expected = tf.nn.avg_pool2d(tf.nn.conv2d(x, kernel, 1, "SAME"), 2, 2, "VALID")
+    np.testing.assert_allclose(found[:, : height // 2, : width // 2], expected, atol=1e-12)
+
+
+def test_upsampling_is_bilinear_with_dark_borders_and_convolution():
+    x, kernel = _random(2, 4, 5, 3), _random(3, 3, 3, 2)
+    taps = np.outer(convolutions.BILINEAR, convolutions.BILINEAR)[:, :, None, None] * np.eye(3)
+    doubled = tf.nn.conv2d_transpose(x, taps, [2, 10, 12, 3], 2, "VALID")
+    full = tf.nn.conv2d(tf.pad(doubled, ((0, 0), (2, 2), (2, 2), (0, 0))), kernel, 1, "VALID")
+    found = convolutions.upsample_conv2d(x, convolutions.upsampling_kernel(kernel))
+    np.testing.assert_allclose(found, full[:, 2:-2, 2:-2], atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes, taps, strides", [
+    ((8, 8), 4, (2, 2)), ((7, 9), 4, (2, 2)), ((5, 6), 3, (1, 1)),
+    ((6, 8, 8), 4, (1, 2, 2)), ((7, 8, 8), 4, (2, 2, 2)), ((4, 5, 5), 3, (1, 1, 1)),
+])
+def test_a_border_of_one_whatever_the_size(sizes, taps, strides):
+    rank = len(sizes)
+    x, kernel = _random(2, *sizes, 2), _random(*(taps,) * rank, 2, 3)
+    padded = tf.pad(x, ((0, 0), *[(1, 1)] * rank, (0, 0)))
+    expected = tf.nn.convolution(padded, kernel, strides, "VALID")
+    np.testing.assert_allclose(convolutions.conv_border_one(x, kernel, strides), expected, atol=1e-11)
+
+
+def test_another_kernel_size_cannot_be_doubled():
+    with pytest.raises(ValueError, match="expected a 3x3 kernel"):
+        convolutions.upsampling_kernel(_random(5, 5, 1, 1))
+
+
+def test_leaky_relu_keeps_float64():
+    x = tf.constant([-1.0, 2.0], tf.float64)
+    np.testing.assert_array_equal(convolutions.leaky_relu(x, 0.1), [-0.1, 2.0])

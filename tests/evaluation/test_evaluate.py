@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.evaluation.toy import ToySource
+from tests.evaluation.toy import Toy, ToySource
 from tfvid.errors import UserError
 from tfvid.evaluation import tables
 from tfvid.evaluation.evaluate import Request, evaluate
@@ -244,3 +244,19 @@ def test_memory_does_not_grow_with_clips(make_run, tmp_path):
     peak(5)  # imports and traces
     few, many = peak(10), peak(100)
     assert many < 1.3 * few, (few, many)
+
+
+def test_baseline_is_of_the_same_kind_as_the_truth(make_run, tmp_path, monkeypatch):
+    """A model that predicts another view of the data (here: the negative) is compared with that view repeated."""
+
+    def negative(self, batch, horizon):
+        start = self.hparams.context_frames
+        return 1 - self.images_to_float(batch["images"][:, start : start + horizon])
+
+    path = make_run(source=ToySource(count=2))
+    plain = evaluate([path], str(tmp_path / "a"), Request(num_samples=1, only_metrics=True), report=QUIET)
+    monkeypatch.setattr(Toy, "truth_frames", negative)
+    other = evaluate([path], str(tmp_path / "b"), Request(num_samples=1, only_metrics=True), report=QUIET)
+    one, two = (r["run"]["metrics"]["mse"] for r in (plain, other))
+    np.testing.assert_allclose(one["repeat"]["mean"], two["repeat"]["mean"], rtol=1e-5)
+    assert two["average"]["mean"] > 5 * one["average"]["mean"]

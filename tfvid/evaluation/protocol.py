@@ -213,21 +213,22 @@ def model_inputs(batch, protocol, model):
 
 
 def truth_of(model, batch, protocol):
-    """[B, context + horizon, H, W, C] in [0, 1] at the model's resolution, or None.
+    """[B, context + horizon, H, W, C] in [0, 1]: the true clip as the model's predictions are to be read, or None.
 
-    The frames that the model ought to predict are those it says (`truth_frames`); a model
-    that works at another size than the data has its context frames resized to it.
+    `truth_frames` says what the model ought to predict, which need not be the data's frames
+    (another size, pictures of poses). The given frames must be of the same kind, or the
+    baseline that repeats them would be compared with something else: they are asked for
+    in the same way, of a clip whose first step is repeated before its beginning.
     """
     if "images" not in batch:
         return None
-    future = model.truth_frames(model_inputs(batch, protocol, model), protocol.horizon)
-    if future is None:
-        return None
-    given = model.images_to_float(batch["images"][:, : protocol.context])
-    if given.shape[2:4] != future.shape[2:4]:
-        flat = tf.image.resize(tf.reshape(given, (-1, *given.shape[2:])), future.shape[2:4], antialias=True)
-        given = tf.cast(tf.reshape(flat, (-1, protocol.context, *flat.shape[1:])), future.dtype)
-    return tf.concat([given, future], axis=1)
+    count = model.hparams.context_frames
+    earlier = {
+        k: tf.concat([tf.repeat(v[:, :1], count, axis=1), v], axis=1) if _has_time(k) else v
+        for k, v in batch.items()
+        if k not in BOOKKEEPING
+    }
+    return model.truth_frames(earlier, protocol.context + protocol.horizon)
 
 
 def repeat_last(clip, context, horizon):

@@ -90,7 +90,9 @@ def _absent(tensors, entries, optional):
     groups = {}
     for path, entry in entries.items():
         if optional(path):
-            groups.setdefault(path.split("/")[0], []).append((path, entry))
+            # A network's variables stand or fall together; one that is the model's own stands alone.
+            group = path.split("/")[0] if path.count("/") > 1 else path
+            groups.setdefault(group, []).append((path, entry))
     return {
         path
         for group in groups.values()

@@ -7,7 +7,6 @@ nearer of the two, its variation what leads from that action's centroid to the m
 Written to --output_dir: interpolation.gif (one row a mixture), <mixture>/00000.png ...
 """
 
-import os
 
 from absl import flags
 

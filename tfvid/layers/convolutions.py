@@ -155,9 +155,13 @@ def conv_border_one(x, kernel, strides):
 
 
 def _same_is_one(size, taps, stride):
-    """Whether "same" padding is one zero on each side, which saves a copy of the map."""
-    if size is None:
-        return taps == 3 and stride == 1
+    """Whether "same" padding is one zero on each side, which saves a copy of the map.
+
+    Not for a map smaller than the kernel: there oneDNN's gradient of a 3-D bfloat16 kernel
+    is garbage under "same" padding (TensorFlow 2.21, CPU; seen at 2 frames and 3 taps).
+    """
+    if size is None or size < taps:
+        return False
     return (-(-size // stride) - 1) * stride + taps - size == 2
 
 

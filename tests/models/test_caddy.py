@@ -48,8 +48,8 @@ def test_phases_follow_the_schedules():
 
 
 def test_training_goes_through_every_phase_and_lowers_the_loss():
-    model = build(lr=1e-3, observations_count_start=4, sequence_length=4, pretraining_steps=5)
-    images = clips(2, 4) // 8 + 96
+    model = build(lr=1e-3, observations_count_start=3, sequence_length=3, pretraining_steps=5)
+    images = clips(2, 3) // 8 + 96
     data = tf.data.Dataset.from_tensors({"images": images}).repeat()
     step = model.make_train_function()
     iterator = iter(data)
@@ -63,7 +63,7 @@ def test_training_goes_through_every_phase_and_lowers_the_loss():
 
 
 def test_parameters_without_a_gradient_are_left_alone():
-    model = build(pretraining_steps=0, weight_decay=0.1, observations_count_start=5)
+    model = build(pretraining_steps=0, weight_decay=0.1, sequence_length=3)
     before = model.networks.state_to_hidden.conv.kernel.numpy()
     decoder = model.networks.decoder.ups[0].conv.kernel.numpy()
     model.current_phase = model.phase(0)
@@ -82,13 +82,13 @@ def test_one_seed_gives_one_run():
 
 
 def test_the_perceptual_loss_asks_for_its_file_and_takes_random_features():
-    model = build((64, 64), perceptual_loss_lambda=1.0, perceptual_loss_lambda_pretraining=1.0)
+    changes = {"perceptual_loss_lambda": 1.0, "perceptual_loss_lambda_pretraining": 1.0, "sequence_length": 3}
+    model = build((64, 64), **changes)
     model.current_phase = model.phase(0)
-    images = tf.constant(clips(2, 5, (64, 64)))
+    images = tf.constant(clips(1, 3, (64, 64)))
     with pytest.raises(UserError, match="vgg_weights: expected the file of torchvision's VGG-19"):
         model.train_step({"images": images})
-    changes = {"vgg_weights": "random", "vgg_widths": (2, 2, 2, 2, 2)}
-    model = build((64, 64), perceptual_loss_lambda=1.0, perceptual_loss_lambda_pretraining=1.0, **changes)
+    model = build((64, 64), vgg_weights="random", vgg_widths=(2, 2, 2, 2, 2), **changes)
     model.current_phase = model.phase(0)
     logs = model.train_step({"images": images})
     levels = [float(logs[f"perceptual_loss_r0_l{k}"]) for k in range(5)]

@@ -25,7 +25,7 @@ def test_running_variance_is_unbiased(x):
 def test_evaluation_uses_running_statistics_and_leaves_them(x):
     norm = BatchNorm(dtype="float64")
     norm(x, training=True)
-    mean, variance = np.array(norm.running_mean), np.array(norm.running_variance)
+    mean, variance = norm.running_mean.numpy(), norm.running_variance.numpy()
     np.testing.assert_allclose(norm(x, training=False), (x - mean) / np.sqrt(variance + 1e-5), atol=1e-12)
     np.testing.assert_array_equal(norm.running_mean, mean)
 
@@ -68,3 +68,18 @@ def test_the_fused_kernel_is_the_same_function(x, affine):
     for a, b in zip(plain.weights, fused.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     assert fused_batch_norm(tf.cast(x, tf.float64), *[None] * 4, 1e-5, 0.1, True) is None
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_several_updates_of_one_batch_are_that_many_calls(x, fused):
+    from tfvid.models.fused_norm import fused_batch_norm
+
+    x = x.astype("float32")
+    once, twice = BatchNorm(), BatchNorm()
+    if fused:
+        once.fused = twice.fused = fused_batch_norm
+    once(x, training=True)
+    once(x, training=True)
+    twice(x, training=True, updates=2)
+    for a, b in zip(once.weights, twice.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

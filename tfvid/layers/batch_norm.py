@@ -68,20 +68,20 @@ class BatchNorm(keras.layers.Layer):
         """
         dtype = x.dtype
         x = ops.cast(x, self.variable_dtype)  # statistics in bfloat16 would be far off
+        momentum = 1 - (1 - self.momentum) ** updates  # that many moves in one
         if self.fused is not None and scale is None and shift is None:
             result = self.fused(
-                x, self.scale, self.shift, self.running_mean, self.running_variance, self.epsilon, self.momentum,
+                x, self.scale, self.shift, self.running_mean, self.running_variance, self.epsilon, momentum,
                 training,
             )
             if result is not None:
                 if training:
-                    self._store(*result[1:])
+                    self._store(*result[1:], updates)
                 return ops.cast(result[0], dtype)
         if training:
             axes = tuple(range(len(x.shape) - 1))
             mean, variance = ops.moments(x, axes, synchronized=self.replicas > 1)
-            for _ in range(updates):
-                self._track(x, mean, variance)
+            self._track(x, mean, variance, momentum, updates)
         else:
             mean, variance = self.running_mean, self.running_variance
         scale = self.scale if scale is None else ops.cast(scale, x.dtype)
@@ -92,20 +92,21 @@ class BatchNorm(keras.layers.Layer):
         offset = -mean * factor if shift is None else shift - mean * factor
         return ops.cast(x * factor + offset, dtype)
 
-    def _track(self, x, mean, variance):
+    def _track(self, x, mean, variance, momentum, updates):
         """Moves the running statistics towards those of the batch."""
         count = ops.cast(ops.size(x[..., 0]) * self.replicas, self.variable_dtype)
         unbiased = variance * (count / ops.maximum(count - 1, 1))
         mean, unbiased = ops.stop_gradient(mean), ops.stop_gradient(unbiased)
         self._store(
-            self.running_mean * (1 - self.momentum) + mean * self.momentum,
-            self.running_variance * (1 - self.momentum) + unbiased * self.momentum,
+            self.running_mean * (1 - momentum) + mean * momentum,
+            self.running_variance * (1 - momentum) + unbiased * momentum,
+            updates,
         )
 
-    def _store(self, mean, variance):
+    def _store(self, mean, variance, updates):
         self.running_mean.assign(mean)
         self.running_variance.assign(variance)
-        self.num_batches_tracked.assign_add(1)
+        self.num_batches_tracked.assign_add(updates)
 
     def get_config(self):
         return {

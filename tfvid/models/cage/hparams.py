@@ -9,7 +9,68 @@ from tfvid.models.cage.networks_vqgan import CONFIGS
 
 
 @dataclasses.dataclass(frozen=True)
-class CageHParams(HParams):
+class AutoencoderHParams(HParams):
+    """Shape of the autoencoder, the same fields where it is trained and where it is frozen."""
+
+    state_size: int = hp(8, "c, channels of a latent", low=1)
+    autoencoder_type: str = hp("ldm-vq", "latent diffusion's VQGAN, or CAGE's own VQVAE", choices=("ldm-vq", "ours"))
+    autoencoder_config: str = hp("f16", "shape of the VQGAN", choices=(*CONFIGS, "custom"))
+    autoencoder_width: int = hp(32, "channels of the first layer (own VQVAE, custom VQGAN)", low=1)
+    autoencoder_groups: int = hp(32, "groups of the norms of the own VQVAE", low=1)
+    autoencoder_levels: tuple[int, ...] = hp((1, 1, 1, 2), "widths of the levels of a custom VQGAN", low=1)
+    autoencoder_blocks: int = hp(1, "residual blocks a level of a custom VQGAN", low=1)
+    autoencoder_resolution: int = hp(64, "nominal resolution of a custom VQGAN", low=1)
+    autoencoder_attention: tuple[int, ...] = hp((16,), "nominal resolutions with attention of a custom VQGAN", low=1)
+    autoencoder_z_channels: int | None = hp(
+        None, "channels before quant_conv of a custom VQGAN; null: state_size", low=1
+    )
+    num_embeddings: int = hp(8192, "codes of the own VQVAE and of a custom VQGAN", low=1)
+
+    def validate(self):
+        super().validate()
+        if self.autoencoder_type == "ldm-vq":
+            if self.autoencoder_config == "custom":
+                self.require(
+                    self.autoencoder_width % 32 == 0, "autoencoder_width", "a multiple of the norms' 32 groups"
+                )
+            else:
+                size = CONFIGS[self.autoencoder_config].embed_dim
+                self.require(self.state_size == size, "state_size", f"{size}, that of {self.autoencoder_config}")
+        else:
+            groups = self.autoencoder_groups
+            self.require(
+                self.autoencoder_width % groups == 0, "autoencoder_width", f"a multiple of autoencoder_groups={groups}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CageAutoencoderHParams(AutoencoderHParams):
+    """Fields of `CageAutoencoder`; losses and their weights are those of taming-transformers."""
+
+    batch_size: int = hp(8, "clips in a step, over all devices", low=1)
+    max_steps: int = hp(300000, "training steps", low=0)
+    frames_per_clip: int = hp(1, "random frames of each clip that a step sees", low=1)
+    lr: float = hp(4.5e-6 * 8, "learning rate of both networks", low=0)
+    num_warmup_steps: int = hp(0, "steps of linear warm-up", low=0)
+    beta1: float = hp(0.5, "decay of Adam's first moment", low=0, high=1)
+    beta2: float = hp(0.9, "decay of Adam's second moment", low=0, high=1)
+    reconstruction: str = hp("l1", "mean absolute or mean squared error of the frames", choices=("l1", "l2"))
+    codebook_weight: float = hp(1.0, "weight of the quantiser's loss", low=0)
+    perceptual_weight: float = hp(1.0, "weight of LPIPS (VGG-16); 0: none", low=0)
+    perceptual_weights: str | None = hp(
+        None, "folder of converted networks; null: the default one; 'random': fixed random features"
+    )
+    gan_weight: float = hp(0.8, "weight of the adversarial loss, beside the adaptive one; 0: no discriminator", low=0)
+    gan_start: int = hp(50000, "step from which the discriminator takes part", low=0)
+    adaptive_gan_weight: bool = hp(
+        True, "balance the adversarial against the reconstruction loss by their gradients at the last layer"
+    )
+    ndf: int = hp(64, "channels of the discriminator's first layer", low=1)
+    d_layers: int = hp(3, "layers of stride 2 of the discriminator", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CageHParams(AutoencoderHParams):
     """Fields of `Cage`; the defaults are the original's for BAIR at 256 pixels."""
 
     batch_size: int = hp(16, "clips in a step, over all devices", low=1)
@@ -33,9 +94,10 @@ class CageHParams(HParams):
     feats_select_prob: float = hp(0.1, "share of control features shown in training", low=0, high=1)
     no_scale_inv: bool = hp(False, "features of the whole frame instead of random windows")
     same_t: bool = hp(False, "one time for all target frames")
+    random_horizontal_flip: bool = hp(False, "mirror half of the training clips")
+    aug: bool = hp(False, "change brightness, contrast, saturation and hue of each training clip")
 
     # The regressor.
-    state_size: int = hp(8, "c, channels of a latent; that of the autoencoder", low=1)
     state_res: tuple[int, int] = hp((16, 16), "(h, w) of the latents", low=1)
     inner_dim: int = hp(768, "D, width", low=2)
     depth: int = hp(9, "blocks", low=1)
@@ -55,18 +117,6 @@ class CageHParams(HParams):
         None, "width, depth, heads, patch size and stored grid of another ViT (dino_version=tiny)", low=1
     )
     feature_image_size: int = hp(224, "side to which frames are resized for the ViT", low=1)
-    autoencoder_type: str = hp("ldm-vq", "latent diffusion's VQGAN, or CAGE's own VQVAE", choices=("ldm-vq", "ours"))
-    autoencoder_config: str = hp("f16", "shape of the VQGAN", choices=(*CONFIGS, "custom"))
-    autoencoder_width: int = hp(32, "channels of the first layer (own VQVAE, custom VQGAN)", low=1)
-    autoencoder_groups: int = hp(32, "groups of the norms of the own VQVAE", low=1)
-    autoencoder_levels: tuple[int, ...] = hp((1, 1, 1, 2), "widths of the levels of a custom VQGAN", low=1)
-    autoencoder_blocks: int = hp(1, "residual blocks a level of a custom VQGAN", low=1)
-    autoencoder_resolution: int = hp(64, "nominal resolution of a custom VQGAN", low=1)
-    autoencoder_attention: tuple[int, ...] = hp((16,), "nominal resolutions with attention of a custom VQGAN", low=1)
-    autoencoder_z_channels: int | None = hp(
-        None, "channels before quant_conv of a custom VQGAN; null: state_size", low=1
-    )
-    num_embeddings: int = hp(8192, "codes of the own VQVAE and of a custom VQGAN", low=1)
     autoencoder_checkpoint: str | None = hp(None, "run folder of cage_autoencoder that gives the frozen autoencoder")
     vit_checkpoint: str | None = hp(None, "file of the ViT (hub or Hugging Face); 'random': fixed random features")
 
@@ -76,6 +126,9 @@ class CageHParams(HParams):
     method: str = hp("joint", "T frames at a time, or rolling", choices=("joint", "rollout"))
     gamma: float = hp(0.0, "guidance: how far to go beyond the velocity without controls", low=0)
     past_horizon: int = hp(-1, "frames back from which context is drawn; -1: all", low=-1)
+    eval_controls: int = hp(
+        0, "tiles of each true future frame that evaluation and samples show to the model; 0: none", low=0
+    )
     corrected_rollout: bool = hp(
         False, "divide the rolling stage's velocity by T, as its times ask for; the original does not"
     )

@@ -19,6 +19,7 @@ from tfvid.errors import UserError
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("checkpoint", [], "run folder, or RUN/checkpoints/ckpt-<step>; several: a comparison")
 flags.DEFINE_string("input_dir", None, "folder of the data set; default: the one trained on")
+flags.DEFINE_bool("skip_corrupt", False, "leave broken records out, counted and named, instead of failing")
 flags.DEFINE_string("split", "test", "train, val or test")
 flags.DEFINE_string("output_dir", None, "folder for the results; default: RUN/evaluation/<split>")
 flags.DEFINE_integer("num_samples", 100, "samples of each clip")
@@ -64,7 +65,7 @@ def main():
         fps=FLAGS.fps,
     )
     output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint[0], "evaluation", FLAGS.split)
-    evaluate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir)
+    evaluate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir, skip_corrupt=FLAGS.skip_corrupt)
 
 
 if __name__ == "__main__":

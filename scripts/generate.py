@@ -17,6 +17,7 @@ from tfvid.errors import UserError
 FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "run folder, or RUN/checkpoints/ckpt-<step>")
 flags.DEFINE_string("input_dir", None, "folder of the data set; default: the one trained on")
+flags.DEFINE_bool("skip_corrupt", False, "leave broken records out, counted and named, instead of failing")
 flags.DEFINE_string("split", "test", "train, val or test")
 flags.DEFINE_string("output_dir", None, "folder for the results; default: RUN/generated/<split>")
 flags.DEFINE_integer("num_samples", 5, "samples of each clip")
@@ -42,7 +43,7 @@ def main():
         fps=FLAGS.fps,
     )
     output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", FLAGS.split)
-    generate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir)
+    generate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir, skip_corrupt=FLAGS.skip_corrupt)
 
 
 if __name__ == "__main__":

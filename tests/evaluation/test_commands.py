@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -12,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def command(script, *flags):
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags],
-        capture_output=True, text=True, cwd=ROOT, env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
+        capture_output=True, text=True, cwd=ROOT, env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": tempfile.gettempdir()},
     )  # fmt: skip
 
 

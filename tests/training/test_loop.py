@@ -262,6 +262,8 @@ def test_a_broken_record_is_named(tmp_path, toy_data, train_toy):
     with pytest.raises(UserError, match=r"train-00000-of-00001.tfrecord: record \d+") as e:
         train_toy(tmp_path / "run", input_dir=str(tmp_path / "data"), max_steps=20)
     assert "\n" not in str(e.value)
+    result, text = train_toy(tmp_path / "sound", input_dir=str(tmp_path / "data"), skip_corrupt=True)
+    assert result.step == 6 and "23 training clips" in text
 
 
 def test_hparams_of_the_toy_have_their_defaults():

@@ -64,7 +64,12 @@ KEYS = {
     "pose_visible": Key(("T", "J"), "float32", "1 where a joint is annotated, else 0"),
     "action_class": Key((), "int32", "class of the whole clip, 0-based"),
     "frame_step": Key((), "int32", "frames of the video from one frame of the clip to the next; 0: all are the same"),
-    "boxes": Key(("T", "O", "4"), "float32", "one box per object slot (x0, y0, x1, y1), normalised to [0, 1]"),
+    "boxes": Key(("T", "O", "4"), "float32", "one box per object slot (x0, y0, x1, y1) in frame sides; all 0: no object"),
+    "objects": Key(("O", "a"), "int32", "attributes of the object in each slot; the first is 0 in an empty slot"),
+    "relations": Key(("T", "K", "3"), "int32", "static relations (subject slot, relation, object slot); -1: none"),
+    "timed_actions": Key(("N", "3"), "int32", "actions (subject slot, action, object slot); action -1: none"),
+    "action_progress": Key(("T", "N"), "float32", "progress of each action: 0 where it starts, 1 where it ends"),
+    "action_destinations": Key(("N", "2"), "float32", "where the top left corner of the subject's box ends; 0: nowhere"),
     "features": Key(("T", "h", "w", "F"), "float32", "features of a frozen network on a grid"),
 }
 
@@ -180,6 +185,28 @@ def _checked_key(name, value, length, clip_id):
     if key.dtype.startswith("float") and not np.isfinite(value).all():
         raise DataError(f"clip {clip_id}: {name}: expected finite numbers, received NaN or infinity")
     return key, value
+
+
+def pad_scene(scene, objects=0, relations=0, actions=0):
+    """A clip's objects, relations and actions in as many slots as the data set has; other keys stay.
+
+    Args:
+      scene: {key: array} with ragged numbers of slots.
+      objects, relations, actions: slots of the data set, at least as many as are used.
+    """
+    axes = {"O": (objects, 0), "K": (relations, -1), "N": (actions, -1)}
+    padded = dict(scene)
+    for name, value in scene.items():
+        for axis, letter in enumerate(KEYS[name].axes):
+            if letter not in axes:
+                continue
+            slots, empty = axes[letter]
+            value = np.asarray(value)
+            if value.shape[axis] > slots:
+                raise DataError(f"{name}: expected at most {slots} slots. Received: {value.shape[axis]}")
+            widths = [(0, slots - value.shape[axis] if i == axis else 0) for i in range(value.ndim)]
+            padded[name] = np.pad(value, widths, constant_values=0 if name == "action_destinations" else empty)
+    return padded
 
 
 def _bytes(values):

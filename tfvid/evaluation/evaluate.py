@@ -41,7 +41,7 @@ class Request:
     fps: float = 4.0
 
 
-def evaluate(checkpoints, output_dir, request, input_dir=None, report=print):
+def evaluate(checkpoints, output_dir, request, input_dir=None, report=print, skip_corrupt=False):
     """Evaluates every run; writes tables, plots and pages; returns {label: summary}.
 
     With shards, None until the last one is done; its process merges them all.
@@ -53,7 +53,7 @@ def evaluate(checkpoints, output_dir, request, input_dir=None, report=print):
     runs.check_horizon(request.horizon)
     _check(request)
     _check_names(request.metrics)
-    source = runs.open_data(trials, input_dir)
+    source = runs.open_data(trials, input_dir, skip_corrupt)
     context = max(t.context for t in trials)
     horizon = request.horizon or min(t.default_horizon for t in trials)
     protocol = Protocol(

@@ -28,7 +28,7 @@ class Request:
     fps: float = 4.0
 
 
-def generate(checkpoint, output_dir, request, input_dir=None, report=print):
+def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip_corrupt=False):
     """Writes GIFs, PNG frames and index.html; returns the path of the page.
 
         gen_image_<clip>_<sample>.gif         given, then predicted frames
@@ -44,7 +44,7 @@ def generate(checkpoint, output_dir, request, input_dir=None, report=print):
         raise UserError(f"--fps: expected a positive number. Received: {request.fps}")
     if request.num_videos < 0:
         raise UserError(f"--num_videos: expected at least 1, or 0 for all. Received: {request.num_videos}")
-    source = runs.open_data([trial], input_dir)
+    source = runs.open_data([trial], input_dir, skip_corrupt)
     horizon = request.horizon or trial.default_horizon
     protocol = Protocol(trial.context, horizon, request.num_samples, request.seed, request.batch_size)
     length = protocol.context + horizon

@@ -64,7 +64,7 @@ def _labels(runs):
     return [re.sub(r"[^\w.-]", "_", label) for label in labels]
 
 
-def open_data(trials, input_dir=None):
+def open_data(trials, input_dir=None, skip_corrupt=False):
     """The `Source` that all trials are tried on; UserError where they are of different data sets."""
     names = {t.run.info.get("dataset") or t.run.hparams.dataset for t in trials}
     if len(names) > 1:
@@ -74,7 +74,7 @@ def open_data(trials, input_dir=None):
     name = names.pop()
     if not name:
         raise UserError(f"{trials[0].run.path}: its run.json and hparams.json name no data set")
-    return open_source(name, input_dir or trials[0].run.info.get("input_dir"))
+    return open_source(name, input_dir or trials[0].run.info.get("input_dir"), skip_corrupt)
 
 
 def check_same_frames(trials, source, length):

@@ -112,7 +112,8 @@ def prepare(options):
     TensorFlow computes nothing yet, since several workers must meet before it does.
     """
     model_class = models.model_class(options.model)
-    extra = {k: getattr(options, k) for k in ("max_steps", "pose_checkpoint") if getattr(options, k) is not None}
+    names = ("max_steps", "pose_checkpoint", "autoencoder_checkpoint")
+    extra = {k: getattr(options, k) for k in names if getattr(options, k) is not None}
     hparams = model_class.HPARAMS.load(options.hparams, options.hparams_override, extra)
     dataset = options.dataset_of(hparams)
     cluster = Cluster.from_environment()
@@ -123,7 +124,7 @@ def prepare(options):
         weights_path(options.checkpoint)
     path = options.run_path(dataset)
     strategy_lib.set_up_devices(options.cpu_devices, options.deterministic)
-    source = source_lib.open_source(dataset, options.input_dir)
+    source = source_lib.open_source(dataset, options.input_dir, options.skip_corrupt)
     files = source.files("train")
     if not files:
         source.count("train")  # says what is missing
@@ -145,6 +146,7 @@ def _facts(setting, files):
             "seed": options.seed,
             "checkpoint": options.checkpoint,
             "run": setting.path,
+            "skip_corrupt": options.skip_corrupt,
         },
         "hyper-parameters": setting.hparams.to_dict(),
         "data": {"files": len(files), "bytes": sum(tf.io.gfile.stat(f).length for f in files)},

@@ -22,12 +22,18 @@ class TrainOptions:
         None, "data set; default: the hparams file's key dataset, else its folder in hparams/<dataset>/"
     )
     input_dir: str | None = option(None, "folder of the data set's records; default: data/<dataset>")
+    skip_corrupt: bool = option(
+        False, "leave broken records out, counted and named, instead of failing; reads the whole data set first"
+    )
     output_dir: str | None = option(None, "run folder; default: runs/<dataset>/<stem of the hparams file>")
     hparams_override: str = option("", "hyper-parameters that win over the file: a=1,b=[2,3],c=name")
     max_steps: int | None = option(None, "steps of the whole run, instead of the hyper-parameter max_steps", low=0)
     seed: int = option(0, "seed of the initial weights, the noise and the order of the data", low=0)
     checkpoint: str | None = option(None, "run folder or checkpoint whose weights a new run starts from")
     pose_checkpoint: str | None = option(None, "of actvae_p2i: run folder of the actvae that generates the poses")
+    autoencoder_checkpoint: str | None = option(
+        None, "of cage: run folder of the cage_autoencoder whose latents are generated"
+    )
     strategy: str = option(
         "auto",
         "one: one device; mirrored: all devices of this machine; multi_worker: the machines of TF_CONFIG; auto:"

@@ -8,49 +8,14 @@ transformer put at chosen places of chosen frames.
 import tensorflow as tf
 
 from tfvid.errors import UserError
+from tfvid.models.cage.frozen import load_autoencoder, load_vit, make_autoencoder, make_vit
 from tfvid.models.cage.geometry import transform
 from tfvid.models.cage.hparams import CageHParams
 from tfvid.models.cage.networks_regressor import VectorFieldRegressor, no_drop
-from tfvid.models.cage.networks_vit import DINOV2, MAE, VisionTransformer
-from tfvid.models.cage.networks_vqgan import CONFIGS, VQGAN, VQGANConfig
-from tfvid.models.cage.networks_vqvae import VQVAE
 from tfvid.models.cage.sampling import chunk_starts, rollout_plan, solve
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
 from tfvid.models.video_model import VideoModel
-
-
-def make_autoencoder(hparams):
-    """The frozen autoencoder that the hyper-parameters name."""
-    h = hparams
-    if h.autoencoder_type == "ours":
-        return VQVAE(h.state_size, h.num_embeddings, h.autoencoder_width, 8 * h.autoencoder_width, h.autoencoder_groups)
-    if h.autoencoder_config != "custom":
-        return VQGAN(CONFIGS[h.autoencoder_config])
-    config = VQGANConfig(
-        embed_dim=h.state_size,
-        n_embed=h.num_embeddings,
-        z_channels=h.autoencoder_z_channels or h.state_size,
-        resolution=h.autoencoder_resolution,
-        ch=h.autoencoder_width,
-        ch_mult=h.autoencoder_levels,
-        num_res_blocks=h.autoencoder_blocks,
-        attn_resolutions=h.autoencoder_attention,
-    )
-    return VQGAN(config)
-
-
-def make_vit(hparams):
-    """The frozen vision transformer that the hyper-parameters name."""
-    kind = hparams.feature_backbone
-    if hparams.vit_shape:
-        dim, depth, heads, patch, grid = hparams.vit_shape
-    elif kind == "mae":
-        dim, depth, heads, patch = MAE[hparams.dino_version]
-        grid = hparams.feature_image_size // patch
-    else:
-        (dim, depth, heads), patch, grid = DINOV2[hparams.dino_version], 14, 37
-    return VisionTransformer(dim, depth, heads, patch_size=patch, position_grid=grid, kind=kind)
 
 
 class Cage(VideoModel):

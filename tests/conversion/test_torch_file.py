@@ -339,6 +339,27 @@ def test_files_written_by_pytorch(tmp_path):
             assert result["scheduler"]["milestones"] == {1: 1, 2: 2}
 
 
+def test_torchscript_modules_are_dictionaries(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sizes = [3, 4]
+            self.layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+
+        def forward(self, x):
+            return self.layers(x) + float(self.sizes[0])
+
+    module = torch.jit.script(Block())
+    torch.jit.save(module, str(tmp_path / "scripted.pt"))
+    read = torch_file.flatten(torch_file.read(str(tmp_path / "scripted.pt")))
+    expected = module.state_dict()
+    assert read.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(read[name], value.numpy())
+
+
 def test_a_whole_pickled_module_of_pytorch_is_refused(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "f.pt")

@@ -263,6 +263,21 @@ def test_i3d_reads_the_other_port(small_i3d):
     np.testing.assert_allclose(np.asarray(our_i3d(renamed)(clips)), expected, rtol=1e-8, atol=1e-10)
 
 
+def test_i3d_reads_torchscript(small_i3d, tmp_path):
+    from tfvid.conversion import torch_file
+
+    clips, expected, state = small_i3d
+    network = TorchI3D(8, 7)
+    network.load_state_dict({k: torch.tensor(v) for k, v in state.items()}, strict=False)
+    network = nn.ModuleDict({"model": network.double().eval()})
+    network.forward = lambda x: network["model"](x)
+    path = str(tmp_path / "i3d.pt")
+    torch.jit.trace(network, torch.tensor(clips.transpose(0, 4, 1, 2, 3))).save(path)
+    read = torch_file.flatten(torch_file.read(path))
+    assert all(k.startswith("model.") for k in read)
+    np.testing.assert_allclose(np.asarray(our_i3d(read)(clips)), expected, rtol=1e-8, atol=1e-10)
+
+
 def test_i3d_reads_deepmind_s_variables(small_i3d):
     clips, expected, state = small_i3d
     variables = {}

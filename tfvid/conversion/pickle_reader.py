@@ -26,10 +26,11 @@ class Opaque:
 
     Attributes:
       path: the class' full name.
+      state: what the stream says that it holds, usually {attribute: value}; None if nothing.
     """
 
     def __init__(self, path):
-        self.path = path
+        self.path, self.state = path, None
 
     def __repr__(self):
         return f"Opaque({self.path!r})"
@@ -195,8 +196,9 @@ class _Machine:
 
     def on_build(self, _):
         # The state of an object: of an OrderedDict its attributes (`_metadata`), which no tensor needs.
-        self.stack.pop()
-        _expect(self.stack[-1], (dict, Opaque))
+        state = self.stack.pop()
+        if isinstance(_expect(self.stack[-1], (dict, Opaque)), Opaque):
+            self.stack[-1].state = state
 
     def on_binpersid(self, _):
         if self.persistent is None:

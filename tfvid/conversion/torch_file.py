@@ -1,6 +1,7 @@
 """Reads files written by `torch.save`, without PyTorch and without executing anything in them.
 
-Both formats: the zip archive (torch 1.6 and later) and the older stream of pickles.
+Both formats, the zip archive (torch 1.6 and later) and the older stream of pickles, and
+the archive of `torch.jit.save`, whose modules come out as dictionaries of what they hold.
 Tensors come out as NumPy arrays, memory-mapped where the file is local; everything
 around them (nested dictionaries, lists, numbers, strings) as it is.
 """
@@ -12,7 +13,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from tfvid.conversion.pickle_reader import Name, PickleError, read_pickle
+from tfvid.conversion.pickle_reader import Name, Opaque, PickleError, read_pickle
 from tfvid.errors import UserError
 
 # PyTorch's name of an element type -> NumPy's; bfloat16 has none and is widened to float32.
@@ -33,6 +34,8 @@ _DTYPE_NAMES = {f"torch.{k}": v for k, v in _DTYPES.items()}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _PICKLE_LIMIT = 256 * 2**20  # bytes of the pickle in a zip archive, tensors not counted
+# Modules of a TorchScript archive are objects of classes that its own (never read) code defines.
+_SCRIPTED = "__torch__"
 _EXPANDED_LIMIT = 2**27  # elements of a tensor that repeats its storage (stride 0)
 
 
@@ -178,6 +181,11 @@ def _constructors(build):
 
 
 _NAMES = (*_STORAGE_NAMES, *_DTYPE_NAMES)
+# How torch.jit writes lists of one type; the type itself is not needed.
+_SCRIPTED_LISTS = {
+    f"torch.jit._pickle.{name}": lambda items, *_: items
+    for name in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
+}
 
 
 def _persistent_id(pid):
@@ -250,7 +258,22 @@ def _read_zip(stream, data, opaque):
     content = _zip_entry(data, entries[pickles[0]])
     if len(content) > _PICKLE_LIMIT:
         raise PickleError(f"a pickle of {len(content)} bytes beside the tensors; at most {_PICKLE_LIMIT} are read")
-    return read_pickle(_BytesIO(content), _constructors(_build_tensor), _NAMES, opaque, load_storage)
+    scripted = f"{root}constants.pkl" in entries
+    constructors = _constructors(_build_tensor) | (_SCRIPTED_LISTS if scripted else {})
+    opaque = (*opaque, _SCRIPTED) if scripted else opaque
+    value = read_pickle(_BytesIO(content), constructors, _NAMES, opaque, load_storage)
+    return _held_by(value) if scripted else value
+
+
+def _held_by(value, depth=0):
+    """What TorchScript modules hold, as nested dictionaries."""
+    if depth > 64:
+        raise PickleError("modules within modules, deeper than 64")
+    if isinstance(value, Opaque) and value.path.startswith(_SCRIPTED):
+        value = value.state if isinstance(value.state, dict) else {}
+    if isinstance(value, dict):
+        return {k: _held_by(v, depth + 1) for k, v in value.items()}
+    return value
 
 
 def _zip_entry(data, entry):

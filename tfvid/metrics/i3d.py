@@ -117,6 +117,8 @@ class I3D(keras.layers.Layer):
     def load(self, state):
         """Assigns DeepMind's variables, or a state dict of one of the two usual PyTorch ports.
 
+        The network may be a part of a larger module (TorchScript files wrap it).
+
         Raises KeyError for a missing name and ValueError for another shape.
         """
         load = self._load_tensorflow if any("inception_i3d" in name for name in state) else self._load_torch
@@ -140,6 +142,9 @@ class I3D(keras.layers.Layer):
             layer.assign(np.moveaxis(weight, (-1, -2), (0, 1)), norm=(None, beta, mean, variance, BATCH_NORM_EPSILON))
 
     def _load_torch(self, state):
+        first = [k for k in state if k.lower().endswith("conv3d_1a_7x7.conv3d.weight")]
+        prefix = first[0][: -len("conv3d_1a_7x7.conv3d.weight")] if len(first) == 1 else ""
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
         names = _capitalised_names if "logits.conv3d.weight" in state else _lower_case_names
         for unit, layer in self.units.items():
             name, norm = names(unit)

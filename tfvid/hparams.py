@@ -74,6 +74,12 @@ class HParams:
         20, "updates skipped in a row for a gradient that is not finite before training stops", low=1
     )
 
+    monitor: str | None = hp(
+        None, "validation metric whose best weights are kept in checkpoints/best, which generate, evaluate and export use"
+    )
+    monitor_mode: str = hp("min", "whether lower or higher values of it are better", choices=("min", "max"))
+    patience: int = hp(0, "validations without a better value after which training ends; 0: never", low=0)
+
     # Keys of older programs that are accepted without effect: key -> values that are
     # harmless (None: any). Another value than those is an error.
     IGNORED_KEYS: typing.ClassVar[dict] = {}

@@ -156,9 +156,20 @@ def list_checkpoints(folder):
     return {int(m.group(1)): os.path.join(folder, f"ckpt-{m.group(1)}") for m in found if m}
 
 
+def best_folder(folder):
+    """Where the best weights by a validation metric lie; see `tfvid.training.best`."""
+    return os.path.join(folder, "best")
+
+
 def last_checkpoint(folder, step=None):
-    """Path of the last checkpoint in `folder`, or of the one at `step`; UserError where there is none."""
-    found = list_checkpoints(folder)
+    """Path of the checkpoint to use; UserError where there is none.
+
+    The one at `step`, else the best one where the run keeps it, else the last one.
+    """
+    best, found = list_checkpoints(best_folder(folder)), list_checkpoints(folder)
+    if best and step is None:
+        return best[max(best)]
+    found = {**best, **found}
     if not found:
         raise UserError(f"{folder}: expected a checkpoint, found none; train first")
     if step is not None and step not in found:

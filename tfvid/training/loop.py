@@ -15,6 +15,7 @@ from tfvid import models
 from tfvid.data import source as source_lib
 from tfvid.data.records import data_error_line
 from tfvid.errors import UserError
+from tfvid.training import best as best_lib
 from tfvid.training import callbacks as callbacks_lib
 from tfvid.training import logs as logs_lib
 from tfvid.training import strategy as strategy_lib
@@ -25,7 +26,7 @@ from tfvid.training.progress import Progress
 from tfvid.training.run_folder import RunFolder, weights_path
 
 # Values that may change when a run goes on; all others make another run.
-CHANGEABLE = ("max_steps", "max_skipped_updates")
+CHANGEABLE = ("max_steps", "max_skipped_updates", "patience")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,10 @@ def train(options, stream=None):
             " a larger --max_steps goes on"
         )
         return Result(last_step)
+    rows = logs_lib.MetricsTable(os.path.join(run.path, "metrics.csv"), last_step).rows if setting.writes else []
+    if (best := best_lib.ran_out(rows, setting.hparams)) is not None:
+        say(f"{run.path}: this run is finished: no better {setting.hparams.monitor} since step {best}")
+        return Result(last_step)
     with strategy.scope():
         model = run.build_model()
     checkpoints = Checkpoints(model, run.checkpoints, options.keep)
@@ -132,6 +137,7 @@ def prepare(options):
         check_writable(path)
     hparams = hparams.with_dataset_defaults(source.defaults()).replace(dataset=dataset)
     setting = Setting(options, source, hparams, cluster, kind, devices, path)
+    best_lib.check(hparams, options.validation_freq, source.splits(), setting.workers)
     if cluster:
         cluster.meet(_facts(setting, files), options.worker_timeout)
     return setting
@@ -264,6 +270,12 @@ def make_callbacks(setting, strategy, model, run, checkpoints, progress, stop):
     timed = [_validation(setting, strategy, boards, table, progress), _saving(setting, boards, checkpoints, progress)]
     if writes:
         timed.insert(1, _samples(setting, boards, folder("samples"), progress))
+        if setting.hparams.monitor:
+            timed.append(
+                best_lib.BestWeights(
+                    setting.hparams, table, run.checkpoints, options.validation_freq, target, progress
+                )
+            )
     timed = [t for t in timed if t is not None]
 
     def needed(step):

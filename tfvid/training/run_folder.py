@@ -2,7 +2,7 @@
 
 hparams.json   merged hyper-parameters
 run.json       model name, seed, data set, shapes of the data, version
-checkpoints/   ckpt-<step>: weights, optimisers, step
+checkpoints/   ckpt-<step>: weights, optimisers, step; best/: the best weights by hparams.monitor
 train/ val/    TensorBoard
 metrics.csv    one line for each validation
 samples/       GIFs
@@ -98,7 +98,7 @@ class RunFolder:
         return models.build(self.model_name, self.hparams, self.spec, seed=self.info["seed"], trainable=trainable)
 
     def load_model(self, step=None):
-        """The model with the weights of the last checkpoint, or of the one at `step`; to generate, not to train."""
+        """The model with the weights of the best or last checkpoint, or of the one at `step`; not to train."""
         path = last_checkpoint(self.checkpoints, step)
         model = self.build_model(trainable=False)
         restore(model, path, optimizers=False)

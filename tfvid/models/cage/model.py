@@ -5,9 +5,11 @@ autoencoder, given one reference frame, one earlier frame, and features of a fro
 transformer put at chosen places of chosen frames.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tfvid.errors import UserError
+from tfvid.models.cage.augmentation import colour_jitter
 from tfvid.models.cage.frozen import load_autoencoder, load_vit, make_autoencoder, make_vit
 from tfvid.models.cage.geometry import transform
 from tfvid.models.cage.hparams import CageHParams
@@ -22,18 +24,21 @@ class Cage(VideoModel):
     """Generates latents of T frames by flow matching; see the module's docstring.
 
     Batch: `images` [B, T', H, W, 3], at least num_context_frames + 1 + num_target_frames
-    frames; for sampling `features` [B, k, h, w, d] and `feature_masks` [B, k, h, w, 1],
-    the controls of generated frames 0 .. k-1.
+    frames; where the data hold them, `latents` [B, T', h, w, c] and `features`
+    [B, T', h, w, d] of these frames are used instead of computing them (`cached`). For
+    sampling, `controls` [B, k, h, w, d] and `control_masks` [B, k, h, w, 1] of generated
+    frames 0 .. k-1.
     """
 
     HPARAMS = CageHParams
-    OPTIONAL_KEYS = ("features", "feature_masks")
+    OPTIONAL_KEYS = ("latents", "features")
 
     def __init__(self, hparams, spec, seed=0, name="cage"):
         super().__init__(hparams, spec, seed=seed, name=name)
         self.autoencoder, self.vit = make_autoencoder(hparams), make_vit(hparams)
         self.autoencoder.trainable = self.vit.trainable = False
         self._check_sizes()
+        self._samplers = {}
         self.feature_dim = self.vit.dim * hparams.num_dino_layers
         h = hparams
         self.regressor = VectorFieldRegressor(
@@ -75,6 +80,17 @@ class Cage(VideoModel):
                 f" Received: state_size={h.state_size}"
             )
 
+    def check_spec(self):
+        super().check_spec()
+        shape, least = self.spec["images"].shape, self.hparams.window
+        if shape.rank != 4 or shape[-1] != 3 or (shape[0] is not None and shape[0] < least):
+            raise UserError(f"images: expected [T, H, W, 3] with at least {least} frames. Received: {shape.as_list()}")
+
+    def begin_training(self):
+        """Takes the frozen networks from `autoencoder_checkpoint` and `vit_checkpoint`."""
+        load_autoencoder(self.autoencoder, self.hparams, self.hparams.autoencoder_checkpoint)
+        load_vit(self.vit, self.hparams.vit_checkpoint)
+
     # The frozen networks.
 
     def signed(self, images):
@@ -91,19 +107,19 @@ class Cage(VideoModel):
 
     def features(self, frames):
         """[B, l, H, W, 3] in [-1, 1] -> [B, l, h, w, d]; no gradient."""
+        return tf.stop_gradient(_by_frame(self._grid_features, frames))
+
+    def _grid_features(self, frames):
         h = self.hparams
-
-        def extract(x):
-            return self.vit.features(x, h.state_res, h.num_dino_layers, h.feature_image_size)
-
-        return tf.stop_gradient(_by_frame(extract, frames))
+        return self.vit.features(frames, h.state_res, h.num_dino_layers, h.feature_image_size)
 
     # Training.
 
     def train_step(self, batch):
         """One update of the regressor."""
         draws = self.train_draws()
-        inputs = self.training_inputs(self.signed(batch["images"]), draws)
+        images = self.signed(self.augmented(batch["images"], draws))
+        inputs = self.training_inputs(images, draws, self.cached(batch))
         with tf.GradientTape() as tape:
             loss = self.flow_loss(inputs, self.dropout(draws))
         gradients = tape.gradient(loss, self.optimizers_by_name["regressor"].targets)
@@ -112,12 +128,38 @@ class Cage(VideoModel):
         self.finish_step()
         return {"flow_matching_loss": loss, "num_controls": inputs["num_controls"], "lr": lr, **logs}
 
-    def training_inputs(self, images, draws):
+    def augmented(self, images, draws):
+        """uint8 [B, T, H, W, 3], some clips mirrored, all with other colours, where asked for."""
+        h, batch = self.hparams, tf.shape(images)[0]
+        if h.random_horizontal_flip:
+            flip = draws.bernoulli("flip", [batch], 0.5)
+            images = tf.where(flip[:, None, None, None, None], images[:, :, :, ::-1], images)
+        if h.aug:
+            changed = colour_jitter(tf.cast(images, tf.float32), draws.uniform("jitter", [batch, 4]))
+            images = tf.cast(changed, tf.uint8)
+        return images
+
+    def cached(self, batch):
+        """What the data hold of the frozen networks' outputs and training can use: {"latents", "features"}.
+
+        Latents belong to frames as they are stored, features to whole frames: augmentation
+        and random windows (without `no_scale_inv`) need both computed anew.
+        """
+        h, known = self.hparams, {}
+        if "latents" in batch and not (h.random_horizontal_flip or h.aug):
+            known["latents"] = tf.cast(batch["latents"], self._float)
+            if "features" in batch and h.no_scale_inv:
+                known["features"] = tf.cast(batch["features"], self._float)
+        return known
+
+    def training_inputs(self, images, draws, known=None, drop_context=True):
         """Draws frames, windows, controls and noise; everything before the regressor.
 
         Args:
           images: [B, T', H, W, 3] in [-1, 1].
           draws: a `Draws`.
+          known: latents and features of all frames, as `cached` gives them.
+          drop_context: replace context by noise as often as the hyper-parameters say.
 
         Returns:
           A dictionary: `latents` (noised), `target` (the velocity), `indices`, `times`,
@@ -129,13 +171,22 @@ class Cage(VideoModel):
         earlier = draws.integers("context", [batch, context], reference[:, None])
         following = reference[:, None] + 1 + tf.range(targets)
         indices = tf.concat([tf.sort(earlier, axis=1), reference[:, None], following], axis=1)
-        frames = tf.ensure_shape(tf.gather(images, indices, batch_dims=1), [None, h.window, *images.shape[2:]])
-        latents = self.encode(frames)
-        features, allowed = self.window_features(frames[:, -targets:], draws)
-        chosen = draws.bernoulli("select", tf.shape(allowed), h.feats_select_prob)
-        masks = allowed * tf.cast(chosen, allowed.dtype)
+        known = known or {}
+
+        def chosen(x):
+            return tf.ensure_shape(tf.gather(x, indices, batch_dims=1), [None, h.window, *x.shape[2:]])
+
+        frames = chosen(images)
+        latents = chosen(known["latents"]) if "latents" in known else self.encode(frames)
+        if "features" in known:
+            features = chosen(known["features"])[:, -targets:]
+            allowed = tf.ones_like(features[..., :1])
+        else:
+            features, allowed = self.window_features(frames[:, -targets:], draws)
+        shown = draws.bernoulli("select", tf.shape(allowed), h.feats_select_prob)
+        masks = allowed * tf.cast(shown, allowed.dtype)
         noised, target, times = self.noised(latents, draws)
-        noised = self.dropped_context(noised, draws)
+        noised = self.dropped_context(noised, draws) if drop_context else noised
         order = draws.uniform("order", [batch, h.state_res[0] * h.state_res[1]])
         return {
             "latents": noised,
@@ -214,6 +265,19 @@ class Cage(VideoModel):
         count = tf.reduce_sum(kept) * targets * error.shape[-1]
         return tf.reduce_sum(kept * error) / count
 
+    def test_step(self, batch):
+        """Error of the velocity at all positions, context given, with the controls and without any."""
+        draws = StatelessDraws(self.seed, stream="validation")
+        images, targets = self.signed(batch["images"]), self.hparams.num_target_frames
+        inputs = self.training_inputs(images, draws, self.cached(batch), drop_context=False)
+        losses = {}
+        for name, masks in (("", inputs["masks"]), ("_without_controls", tf.zeros_like(inputs["masks"]))):
+            condition = self.regressor.condition(inputs["features"], masks, self.hparams.window)
+            velocity, _ = self.regressor(inputs["latents"], inputs["indices"], inputs["times"], condition)
+            error = tf.square(velocity[:, -targets:] - inputs["target"][:, -targets:])
+            losses[f"flow_matching_loss{name}"] = tf.reduce_mean(error, axis=[1, 2, 3, 4])
+        return losses
+
     def dropout(self, draws):
         """The function that the networks call to drop out."""
         rate = self.hparams.dropout
@@ -225,6 +289,9 @@ class Cage(VideoModel):
             return tf.where(keep, x / (1 - rate), tf.zeros_like(x))
 
         return drop
+
+    def learning_rates(self):
+        return {"lr": self.learning_rate()}
 
     def learning_rate(self):
         """Linear warm-up from 0, then polynomial decay to end_lr."""
@@ -355,19 +422,119 @@ class Cage(VideoModel):
         return velocity
 
     def generate(self, batch, seed, num_samples=1, horizon=None):
-        """See `VideoModel.generate`; the controls are the batch's `features`, if it has any."""
+        """See `VideoModel.generate`.
+
+        What is placed comes from the batch's `controls` and `control_masks`; without them and
+        with `eval_controls`, from the true future (`true_controls`).
+
+        Returns:
+          {"images"} and, with controls, {"control_error", "control_error_repeat"
+          [S, B, horizon]}: see `control_error`; and "num_controls", the tiles of each frame.
+        """
         given = self.hparams.context_frames or 1
         horizon = horizon or self.hparams.sequence_length - given
-        initial = self.signed(batch["images"][:, :given])
-        samples = []
+        inputs = {"images": batch["images"][:, :given]}
+        if "controls" in batch:
+            inputs |= {k: batch[k] for k in ("controls", "control_masks")}
+        elif self.hparams.eval_controls and batch["images"].shape[1] >= given + horizon:
+            inputs["truth"] = batch["images"][:, given : given + horizon]
+        key = num_samples, horizon, tuple(inputs)
+        if key not in self._samplers:
+            self._samplers[key] = tf.function(
+                lambda inputs, seed: self.generated(inputs, seed, num_samples, horizon), reduce_retracing=True
+            )
+        seed = tf.convert_to_tensor(np.int64(seed) if isinstance(seed, int) else seed)
+        return self._samplers[key](inputs, tf.cast(seed, tf.int64))
+
+    def generated(self, inputs, seed, num_samples, horizon):
+        """What `generate` returns, from `images` that are given alone, and controls or `truth`."""
+        initial = self.signed(inputs["images"])
+        controls, masks = inputs.get("controls"), inputs.get("control_masks")
+        if "truth" in inputs:
+            controls, masks = self.true_controls(initial, self.signed(inputs["truth"]))
+        samples, errors = [], []
         for i in range(num_samples):
 
             def draws_of(name, evaluation=0, sample=i):
                 return StatelessDraws(seed, evaluation, 0, f"generate/{sample}/{name}")
 
-            frames = self.sample(draws_of, horizon, initial, batch.get("features"), batch.get("feature_masks"))
-            samples.append(tf.clip_by_value((frames + 1) / 2, 0, 1))
-        return {"images": tf.stack(samples)}
+            frames = tf.clip_by_value(self.sample(draws_of, horizon, initial, controls, masks), -1, 1)
+            samples.append((frames + 1) / 2)
+            if controls is not None:
+                errors.append(self.control_error(frames, controls, masks))
+        outputs = {"images": tf.stack(samples)}
+        if controls is not None:
+            repeated = tf.repeat(initial[:, -1:], horizon, axis=1)
+            repeat = tf.repeat(self.control_error(repeated, controls, masks)[None], num_samples, axis=0)
+            count = tf.reduce_sum(tf.cast(_padded(masks, horizon), self._float), axis=[2, 3, 4])
+            count = tf.repeat(count[None], num_samples, axis=0)
+            outputs |= {"control_error": tf.stack(errors), "control_error_repeat": repeat, "num_controls": count}
+        return outputs
+
+    def true_controls(self, initial, truth):
+        """Features of the tiles of each true frame that differ most from the frame before: (controls, masks)."""
+        before = tf.concat([initial[:, -1:], truth[:, :-1]], axis=1)
+        height, width = self.hparams.state_res
+        change = tf.reduce_mean(tf.abs(truth - before), axis=-1)  # [B, l, H, W]
+        rows, columns = truth.shape[2] // height, truth.shape[3] // width
+        change = tf.reshape(change, (-1, truth.shape[1], height, rows, width, columns))
+        change = tf.reshape(tf.reduce_mean(change, axis=[3, 5]), (-1, truth.shape[1], height * width))
+        count = min(self.hparams.eval_controls, height * width)
+        chosen = tf.reduce_sum(tf.one_hot(tf.math.top_k(change, count).indices, height * width), axis=2)
+        masks = tf.cast(tf.reshape(chosen, (-1, truth.shape[1], height, width, 1)), self._float)
+        return self.features(truth) * masks, masks
+
+    def control_error(self, frames, controls, masks):
+        """How far placed features are from those of the frames in the same places.
+
+        Args:
+          frames: [B, l, H, W, 3] in [-1, 1].
+          controls, masks: [B, k, h, w, d] and [B, k, h, w, 1].
+
+        Returns:
+          [B, l]: mean over the placed tiles of |placed - found| / |placed|; 0 for frames
+          without any.
+        """
+        length = frames.shape[1]
+        controls, masks = (tf.cast(_padded(x, length), self._float) for x in (controls, masks))
+        distance = tf.norm(self.features(frames) - controls, axis=-1)
+        relative = distance / tf.maximum(tf.norm(controls, axis=-1), 1e-6)
+        total = tf.reduce_sum(masks[..., 0] * relative, axis=[2, 3])
+        return total / tf.maximum(tf.reduce_sum(masks, axis=[2, 3, 4]), 1)
+
+    def signatures(self):
+        """serving_default: given frames, controls and a seed -> a video; features: frames -> what can be placed.
+
+        Inputs: images float32 [B, context_frames, H, W, 3] in [0, 1], controls float32
+        [B, horizon, h, w, d] and control_masks [B, horizon, h, w, 1] (zeros: none), seed int64
+        scalar. Output: images [B, horizon, H, W, 3]. `features` takes images
+        [B, T, H, W, 3] and gives features [B, T, h, w, d].
+        """
+        h, frame = self.hparams, self.spec["images"].shape[1:]
+        given = h.context_frames or 1
+        horizon, grid = h.sequence_length - given, h.state_res
+
+        def spec(name, *shape):
+            return tf.TensorSpec([None, *shape], tf.float32, name=name)
+
+        @tf.function(
+            input_signature=[
+                spec("images", given, *frame),
+                spec("controls", horizon, *grid, self.feature_dim),
+                spec("control_masks", horizon, *grid, 1),
+                tf.TensorSpec([], tf.int64, name="seed"),
+            ]
+        )
+        def serve(images, controls, control_masks, seed):
+            inputs = {"images": images, "controls": controls, "control_masks": control_masks}
+            return {"images": tf.cast(self.generated(inputs, seed, 1, horizon)["images"][0], tf.float32)}
+
+        @tf.function(input_signature=[spec("images", None, *frame)])
+        def features(images):
+            grids = _by_frame(self._grid_features, self.signed(images))
+            return {"features": tf.cast(grids, tf.float32)}
+
+        return {"serving_default": serve, "features": features}
 
     @property
     def _float(self):
@@ -377,7 +544,14 @@ class Cage(VideoModel):
 def _by_frame(function, x):
     """Applies a function of [N, ...] to [B, l, ...]."""
     y = function(tf.reshape(x, (-1, *x.shape[2:])))
-    return tf.reshape(y, (-1, x.shape[1], *y.shape[1:]))
+    length = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+    return tf.reshape(y, (tf.shape(x)[0], length, *y.shape[1:]))
+
+
+def _padded(x, length):
+    """x [B, k, ...] with `length` steps: zeros behind, or the first ones."""
+    missing = max(length - x.shape[1], 0)
+    return tf.pad(x, [[0, 0], [0, missing]] + [[0, 0]] * (x.shape.rank - 2))[:, :length]
 
 
 def _stage_times(stage, t, j, targets, corrected):

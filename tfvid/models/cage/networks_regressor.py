@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from tfvid.layers import torch_init
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
 
 
@@ -82,6 +83,7 @@ class GridEmbedding(keras.layers.Layer):
 
     SIZE = 512
 
+    @scoped
     def __init__(self, dim, name=None):
         super().__init__(name=name)
 
@@ -104,6 +106,7 @@ class GridEmbedding(keras.layers.Layer):
 class FeedForward(keras.layers.Layer):
     """Linear, GELU, linear."""
 
+    @scoped
     def __init__(self, dim, hidden, name=None):
         super().__init__(name=name)
         self.first, self.second = linear(dim, hidden, "first"), linear(hidden, dim, "second")
@@ -120,6 +123,7 @@ class TimedLayer(keras.layers.Layer):
     is shared by all heads and tokens of a frame.
     """
 
+    @scoped
     def __init__(self, dim, heads, hidden, name=None):
         super().__init__(name=name)
         self.dim, self.heads = dim, heads
@@ -149,6 +153,7 @@ class SpatialLayer(TimedLayer):
 class TemporalLayer(TimedLayer):
     """Tokens of all frames attend to each other, with a learnt term for the distance of their frames."""
 
+    @scoped
     def __init__(self, dim, heads, hidden, max_distance, causal=False, name=None):
         super().__init__(dim, heads, hidden, name=name)
         self.max_distance, self.causal = max_distance, causal
@@ -195,6 +200,7 @@ def _fold_frames(x):
 class MultiHeadAttention(keras.layers.Layer):
     """PyTorch's: joint input projection with biases, scale 1/sqrt(head width), output projection."""
 
+    @scoped
     def __init__(self, dim, heads, name=None):
         super().__init__(name=name)
         self.dim, self.heads = dim, heads
@@ -223,6 +229,7 @@ class MultiHeadAttention(keras.layers.Layer):
 class CrossLayer(keras.layers.Layer):
     """PyTorch's decoder layer, norm first, ReLU: self-attention, attention to the memory, feed-forward."""
 
+    @scoped
     def __init__(self, dim, heads, hidden, name=None):
         super().__init__(name=name)
         self.self_attention = MultiHeadAttention(dim, heads, name="self_attention")
@@ -265,6 +272,7 @@ class VectorFieldRegressor(keras.layers.Layer):
       causal: later frames are not seen.
     """
 
+    @scoped
     def __init__(
         self,
         *,

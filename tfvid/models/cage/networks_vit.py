@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from tfvid.layers.resize import resize_bilinear
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.models.cage.networks_regressor import FeedForward, attend, layer_norm, linear, merge_heads, split_heads
 
@@ -50,6 +51,7 @@ def cubic_weights(source, target, offset=0.1, a=-0.75):
 class Attention(keras.layers.Layer):
     """Multi-head self-attention with biases, scale 1/sqrt(head width)."""
 
+    @scoped
     def __init__(self, dim, heads, name=None):
         super().__init__(name=name)
         self.heads, self.scale = heads, (dim // heads) ** -0.5
@@ -64,6 +66,7 @@ class Attention(keras.layers.Layer):
 class Block(keras.layers.Layer):
     """Norm first; with a learnt scale on both branches in DINOv2, without in MAE."""
 
+    @scoped
     def __init__(self, dim, heads, mlp_ratio=4, layer_scale=True, name=None):
         super().__init__(name=name)
         self.norm_1, self.norm_2 = layer_norm(dim, "norm_1", 1e-6), layer_norm(dim, "norm_2", 1e-6)
@@ -97,6 +100,7 @@ class VisionTransformer(keras.layers.Layer):
       mlp_ratio: hidden width of the feed-forward networks over `dim`.
     """
 
+    @scoped
     def __init__(self, dim, depth, heads, *, patch_size=14, position_grid=37, kind="dino", mlp_ratio=4, name="vit"):
         super().__init__(name=name)
         self.dim, self.patch_size, self.position_grid, self.kind = dim, patch_size, position_grid, kind

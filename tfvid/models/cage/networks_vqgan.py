@@ -5,6 +5,7 @@ import dataclasses
 import keras
 from keras import ops
 
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.models.cage.quantizer import Quantizer
 
@@ -53,6 +54,7 @@ def conv(channels_in, channels_out, size, name, strides=1):
 class ResnetBlock(keras.layers.Layer):
     """Norm, swish, convolution, twice; a 1x1 shortcut where the width changes."""
 
+    @scoped
     def __init__(self, channels_in, channels_out, name=None):
         super().__init__(name=name)
         self.norm1, self.norm2 = group_norm(channels_in, "norm1"), group_norm(channels_out, "norm2")
@@ -70,6 +72,7 @@ class ResnetBlock(keras.layers.Layer):
 class AttentionBlock(keras.layers.Layer):
     """Single-head attention over all positions, added to the input."""
 
+    @scoped
     def __init__(self, channels, name=None):
         super().__init__(name=name)
         self.norm = group_norm(channels, "norm")
@@ -87,6 +90,7 @@ class AttentionBlock(keras.layers.Layer):
 class Middle(keras.layers.Layer):
     """Residual block, attention, residual block."""
 
+    @scoped
     def __init__(self, channels, name=None):
         super().__init__(name=name)
         self.block_1, self.block_2 = (
@@ -103,6 +107,7 @@ class Middle(keras.layers.Layer):
 class Encoder(keras.layers.Layer):
     """[N, H, W, 3] -> [N, H / f, W / f, z_channels]."""
 
+    @scoped
     def __init__(self, config, name="encoder"):
         super().__init__(name=name)
         c, levels = config, len(config.ch_mult)
@@ -141,6 +146,7 @@ class Encoder(keras.layers.Layer):
 class Decoder(keras.layers.Layer):
     """[N, h, w, z_channels] -> [N, h * f, w * f, 3]; not bounded."""
 
+    @scoped
     def __init__(self, config, name="decoder"):
         super().__init__(name=name)
         c, levels = config, len(config.ch_mult)
@@ -184,6 +190,7 @@ class VQGAN(keras.layers.Layer):
       config: a VQGANConfig.
     """
 
+    @scoped
     def __init__(self, config, name="autoencoder"):
         super().__init__(name=name)
         self.config = config

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfvid.layers.batch_norm import BatchNorm
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.models.cage.networks_regressor import MultiHeadAttention
 from tfvid.models.cage.networks_vqgan import conv, group_norm, swish
@@ -18,6 +19,7 @@ def leaky_relu(x):
 class ResidualBlock(keras.layers.Layer):
     """Convolution, pooling by `factor`, norm, activation, convolution, norm; shortcut; activation."""
 
+    @scoped
     def __init__(self, channels_in, channels_out, factor=1, groups=32, name=None):
         super().__init__(name=name)
         self.factor = factor
@@ -44,6 +46,7 @@ class ResidualBlock(keras.layers.Layer):
 class AttentionResidual(keras.layers.Layer):
     """x + attention(norm(x)) over all positions, one head."""
 
+    @scoped
     def __init__(self, channels, groups=32, name=None):
         super().__init__(name=name)
         self.norm = group_norm(channels, "norm", groups)
@@ -60,6 +63,7 @@ class AttentionResidual(keras.layers.Layer):
 class UpBlock(keras.layers.Layer):
     """Nearest x2, convolution without bias, batch norm, activation."""
 
+    @scoped
     def __init__(self, channels_in, channels_out, name=None):
         super().__init__(name=name)
         self.conv = TorchConv2D(channels_in, channels_out, 3, padding=1, use_bias=False, name="conv")
@@ -82,6 +86,7 @@ class VQVAE(keras.layers.Layer):
       groups: of the group norms.
     """
 
+    @scoped
     def __init__(self, latent_channels=4, num_codes=8192, width=32, decoder_width=256, groups=32, name="autoencoder"):
         super().__init__(name=name)
         self.latent_channels, self.factor = latent_channels, 8

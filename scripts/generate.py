@@ -5,6 +5,10 @@
 For each clip: every sample as a GIF (given frames, then predicted ones) and its predicted
 frames as PNG files, named as SAVP's generate.py names them, and one GIF with the truth and
 all samples side by side. The same seed gives the same files.
+
+    python scripts/generate.py --checkpoint=RUN --controls=FILE
+
+is for runs of cage: FILE says which tiles of which images are placed where over time.
 """
 
 import os
@@ -25,6 +29,7 @@ flags.DEFINE_integer("num_videos", 8, "clips; 0: all")
 flags.DEFINE_integer("seed", 7, "seed of the samples")
 flags.DEFINE_integer("batch_size", 8, "clips in a batch; it is part of what the samples depend on")
 flags.DEFINE_integer("horizon", None, "frames to predict; default: those of a test clip")
+flags.DEFINE_string("controls", None, "of cage: JSON file of what to place where (tfvid/models/cage/control_file.py)")
 flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
 
 
@@ -33,6 +38,13 @@ def main():
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
+    if FLAGS.controls:
+        from tfvid.evaluation.compositions import compose_file
+
+        stem = os.path.splitext(os.path.basename(FLAGS.controls))[0]
+        output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", stem)
+        compose_file(FLAGS.checkpoint, FLAGS.controls, output_dir, FLAGS.input_dir)
+        return
     request = Request(
         split=FLAGS.split,
         num_samples=FLAGS.num_samples,

@@ -72,6 +72,9 @@ class CaddyHParams(HParams):
     )
     action_mutual_information_entropy_lambda: float = hp(1.0, "weight of the entropies in the mutual information")
     reconstruction_loss_lambda: float = hp(1.0, "L1 of the frames at three resolutions", low=0)
+    reconstruction_motion_weight: float = hp(
+        0.0, "not in the original: extra weight in that L1 of pixels that move, for each unit of change", low=0
+    )
     perceptual_loss_lambda: Weights = hp(1.0, "VGG features; one weight, or five (total, levels 2 to 5)", low=0)
     states_rec_lambda: float = hp(0.2, "states of generated frames against real ones", low=0)
     entropy_lambda: float = hp(0.0, "entropy of each action's probabilities", low=0)

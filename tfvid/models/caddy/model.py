@@ -150,7 +150,7 @@ class Caddy(VideoModel):
         weight = terms.weight_of(self.hparams, "perceptual_loss", pretraining)
         vgg = self.perceptual.network if _positive(weight) else None
         values, information = terms.reconstruction_terms(
-            outputs, observations, vgg, terms.component_weights(weight)
+            outputs, observations, vgg, terms.component_weights(weight), self.hparams.reconstruction_motion_weight
         )
         values.update(terms.state_terms(outputs, pretraining))
         values["action_mutual_information"] = self.mutual_information_loss(outputs, training)

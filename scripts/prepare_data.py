@@ -5,6 +5,7 @@
     python scripts/prepare_data.py --dataset=breakout --output_dir=data/breakout
     python scripts/prepare_data.py --dataset=bair --verify --output_dir=data/bair
 
+With --beam_options Apache Beam does the work, on this machine or a cluster (README.md, "More than one machine").
 The same command goes on after an interruption. A video that cannot be read is skipped,
 counted and named. `--verify` prepares nothing: it checks every record of a data set that
 is there and names the broken file.
@@ -32,6 +33,10 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_integer("max_broken", 10, "Videos that may be unreadable before the preparation fails.", lower_bound=0)
 flags.DEFINE_integer("processes", None, "Worker processes; default all cores; 0: none.", lower_bound=0)
+flags.DEFINE_string(
+    "beam_options", None,
+    "Options of Apache Beam, which then does the work instead of --processes: --runner=NAME,--name=value (extra beam).",
+)  # fmt: skip
 flags.DEFINE_bool("overwrite", False, "Replace what is in --output_dir.")
 flags.DEFINE_bool("verify", False, "Check the data set in --output_dir instead of preparing it.")
 
@@ -67,7 +72,7 @@ def main():
         values = {k: prepare_lib.parse_option(known[k], k, v) if k in known else v for k, v in given.items()}
         info = prepare_lib.prepare(
             FLAGS.dataset, FLAGS.source_dir, folder, values, FLAGS.encoding, FLAGS.max_broken, FLAGS.processes,
-            FLAGS.overwrite,
+            FLAGS.overwrite, beam_options=FLAGS.beam_options,
         )  # fmt: skip
         report = info.splits
         if info.broken:

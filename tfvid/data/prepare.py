@@ -301,7 +301,7 @@ def write_group(job, group, prepared=None):
         "fields": {k: [list(f.shape), f.encoding] for k, f in fields.items()},
         "broken": broken,
     }
-    records.write_atomically(_result_path(job.output_dir, group), json.dumps(result))
+    records.write_atomically(result_path(job.output_dir, group), json.dumps(result))
     return result
 
 
@@ -323,7 +323,8 @@ def _form(fields):
     return ", ".join(f"{k} {list(f.shape)}" for k, f in sorted(fields.items()))
 
 
-def _result_path(output_dir, group):
+def result_path(output_dir, group):
+    """Where `write_group` puts a group's result; it is there once the group is done."""
     return os.path.join(output_dir, PROGRESS_FOLDER, f"{group.split}-{group.number:05d}.json")
 
 
@@ -342,6 +343,7 @@ def prepare(
     progress=True,
     name=None,
     items_per_file=None,
+    beam_options=None,
 ):
     """Prepares a data set; the same call goes on after an interruption.
 
@@ -357,6 +359,8 @@ def prepare(
       progress: show a progress bar.
       name: written into dataset_info.json; default `dataset`.
       items_per_file: work items in one record file; default: as suits the data set.
+      beam_options: options of Apache Beam (--runner=NAME,--name=value), which then does the
+        work instead of `processes`.
 
     Returns:
       `DatasetInfo`.
@@ -365,6 +369,7 @@ def prepare(
     if encoding not in records.ENCODINGS:
         raise UserError(f"--encoding: expected one of {', '.join(records.ENCODINGS)}. Received: {encoding!r}")
     encoding = prepared.ENCODING if encoding == "auto" else encoding
+    work = beam_work(beam_options) if beam_options else pool_work(processes)
     job = Job(dataset, source_dir, output_dir, prepared.options, encoding)
     items = prepared.items()
     if not items:
@@ -381,7 +386,7 @@ def prepare(
         [g for g in groups if g.file_name not in done.get(g.split, ())],
         groups,
         max_broken,
-        processes,
+        work,
         progress,
     )
     return finish(job, prepared, groups, state, max_broken, name or dataset, progress)
@@ -437,9 +442,9 @@ def _finished(output_dir, groups):
     done = {}
     for group in groups:
         path = os.path.join(output_dir, group.split, group.file_name)
-        if not tf.io.gfile.exists(_result_path(output_dir, group)) or not tf.io.gfile.exists(path):
+        if not tf.io.gfile.exists(result_path(output_dir, group)) or not tf.io.gfile.exists(path):
             continue
-        if tf.io.gfile.stat(path).length == records.read_json(_result_path(output_dir, group))["bytes"]:
+        if tf.io.gfile.stat(path).length == records.read_json(result_path(output_dir, group))["bytes"]:
             done.setdefault(group.split, set()).add(group.file_name)
     for split in SPLITS:  # what an interrupted run left unfinished
         folder = os.path.join(output_dir, split)
@@ -449,12 +454,12 @@ def _finished(output_dir, groups):
     return done
 
 
-def _run(job, prepared, todo, groups, max_broken, processes, progress):
+def _run(job, prepared, todo, groups, max_broken, work, progress):
     total = sum(len(g.items) for g in groups)
     broken = []
     for group in groups:
         if group not in todo:
-            broken += records.read_json(_result_path(job.output_dir, group))["broken"]
+            broken += records.read_json(result_path(job.output_dir, group))["broken"]
     bar = tqdm(
         total=total,
         initial=total - sum(len(g.items) for g in todo),
@@ -463,8 +468,8 @@ def _run(job, prepared, todo, groups, max_broken, processes, progress):
         disable=not progress,
     )
     frames, begin = 0, time.monotonic()
-    with bar:
-        for group, result in _results(job, prepared, todo, processes):
+    with bar, contextlib.closing(work(job, prepared, todo)) as results:
+        for group, result in results:
             bar.update(len(group.items))
             frames += sum(result["frames"])
             bar.set_postfix_str(f"{frames / max(time.monotonic() - begin, 1e-9):.0f} frames/s")
@@ -482,6 +487,21 @@ def _check_broken(broken, limit, output_dir):
             f"{output_dir}: {len(broken)} items cannot be read, expected at most --max_broken={limit};"
             f" the first: {first['item']}: {first['reason']}"
         )
+
+
+def beam_work(options):
+    """A function like that of `pool_work`, for Apache Beam; UserError for wrong options."""
+    try:
+        beam = importlib.import_module("tfvid.data.beam")
+    except ImportError as e:
+        raise UserError(f'--beam_options: expected Apache Beam; pip install "tfvid[beam]" ({e})') from None
+    parsed = beam.parse_options(options)
+    return lambda job, prepared, todo: beam.results(job, todo, parsed)
+
+
+def pool_work(processes):
+    """Function (job, prepared, todo) -> generator of (group, result) as groups get done, by processes here."""
+    return lambda job, prepared, todo: _results(job, prepared, todo, processes)
 
 
 def _results(job, prepared, todo, processes):
@@ -540,7 +560,7 @@ def finish(job, prepared, groups, state, max_broken, name, progress):
     """Merges the groups' results, checks every record, writes the indices and dataset_info.json."""
     from tfvid.data.verify import verify_records
 
-    results = [records.read_json(_result_path(job.output_dir, g)) for g in groups]
+    results = [records.read_json(result_path(job.output_dir, g)) for g in groups]
     broken = [entry for r in results for entry in r["broken"]]
     _check_broken(broken, max_broken, job.output_dir)
     forms = {json.dumps(r["fields"], sort_keys=True): r for r in results if r["fields"]}

@@ -13,6 +13,8 @@ from tfvid import cli
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "run folder of a trained model", required=True)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "folder of all versions (a server's base path)", required=True)
 _VERSION = flags.DEFINE_integer("version", None, "number of this version; default: one more than the highest there")
+_WARMUP = flags.DEFINE_bool("warmup", True, "write the server's warm-up requests, after running each once")
+_BATCHING = flags.DEFINE_bool("batching", False, "a seed for each clip: for a server that joins requests into batches")
 _STEP = flags.DEFINE_integer("step", None, "training step of the checkpoint; default: the last one")
 
 
@@ -21,7 +23,8 @@ def main():
     from tfvid.training.run_folder import RunFolder
 
     run = RunFolder.open(_CHECKPOINT.value)
-    path = export(run.load_model(step=_STEP.value), _EXPORT_DIR.value, _VERSION.value, run.model_name)
+    model = run.load_model(step=_STEP.value)
+    path = export(model, _EXPORT_DIR.value, _VERSION.value, run.model_name, _WARMUP.value, _BATCHING.value)
     print(path)
     for name, signature in read_signatures(path).items():
         print(f"  {name}")

@@ -3,6 +3,7 @@
     <export_dir>/<version>/
       saved_model.pb, variables/     the graph of every signature and its weights
       assets.extra/tfvid.json        model, hyper-parameters, signatures (shapes, dtypes)
+      assets.extra/tf_serving_warmup_requests   one request for each signature
 
 A model gives its signatures (`VideoModel.signatures`): `serving_default` takes named
 inputs with a free batch dimension and an integer `seed`; the same seed gives the same
@@ -25,7 +26,7 @@ SERVING_DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 
 
-def export(model, export_dir, version=None, model_name=None):
+def export(model, export_dir, version=None, model_name=None, warmup=True, batching=False):
     """Writes `<export_dir>/<version>/`.
 
     Args:
@@ -33,6 +34,9 @@ def export(model, export_dir, version=None, model_name=None):
       export_dir: the folder of all versions, a server's model_base_path.
       version: a positive integer; None: one more than the highest there.
       model_name: key of `tfvid.models.MODELS`, kept in assets.extra/tfvid.json.
+      warmup: write the server's warm-up requests, after running each once.
+      batching: a seed for each clip, which a server that joins requests needs
+        (`with_seed_for_each_clip`).
 
     Returns:
       The path of the version's folder.
@@ -48,6 +52,10 @@ def export(model, export_dir, version=None, model_name=None):
     except NotImplementedError:
         raise UserError(f"expected a model that can be served, {type(model).__name__} has no signatures") from None
     concrete = {name: function.get_concrete_function() for name, function in functions.items()}
+    if batching:
+        from tfvid.serving.batching import with_seed_for_each_clip
+
+        concrete = {name: with_seed_for_each_clip(function) for name, function in concrete.items()}
     if SERVING_DEFAULT not in concrete:
         raise ValueError(f"expected a signature {SERVING_DEFAULT}. Received: {', '.join(concrete) or 'none'}")
     for name, function in concrete.items():
@@ -63,6 +71,10 @@ def export(model, export_dir, version=None, model_name=None):
         # Nobody needs it empty, and TensorFlow's ram:// takes assets.extra for a part of it.
         tf.io.gfile.rmtree(assets)
     _write_description(partial, model, model_name)
+    if warmup:
+        from tfvid.serving.warmup import write_warmup
+
+        write_warmup(partial, read_signatures(partial), concrete, model_name or "model")
     path = os.path.join(export_dir, str(version))
     move_folder(partial, path)
     return path

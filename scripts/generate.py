@@ -9,6 +9,10 @@ all samples side by side. The same seed gives the same files.
     python scripts/generate.py --checkpoint=RUN --controls=FILE
 
 is for runs of cage: FILE says which tiles of which images are placed where over time.
+
+    python scripts/generate.py --checkpoint=RUN --graph=FILE --image=FRAME
+
+is for runs of ag2vid: FILE holds objects, their boxes in FRAME, and which actions happen when.
 """
 
 import os
@@ -30,6 +34,9 @@ flags.DEFINE_integer("seed", 7, "seed of the samples")
 flags.DEFINE_integer("batch_size", 8, "clips in a batch; it is part of what the samples depend on")
 flags.DEFINE_integer("horizon", None, "frames to predict; default: those of a test clip")
 flags.DEFINE_string("controls", None, "of cage: JSON file of what to place where (tfvid/models/cage/control_file.py)")
+flags.DEFINE_string("graph", None, "of ag2vid: JSON file of objects and actions (tfvid/models/ag2vid/action_graph.py)")
+flags.DEFINE_string("image", None, "with --graph: the first frame")
+flags.DEFINE_integer("clip", None, "with --graph: take the first frame of this clip of the data set instead")
 flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
 
 
@@ -44,6 +51,14 @@ def main():
         stem = os.path.splitext(os.path.basename(FLAGS.controls))[0]
         output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", stem)
         compose_file(FLAGS.checkpoint, FLAGS.controls, output_dir, FLAGS.input_dir)
+        return
+    if FLAGS.graph:
+        from tfvid.evaluation import action_graphs
+
+        stem = os.path.splitext(os.path.basename(FLAGS.graph))[0]
+        output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", stem)
+        wanted = action_graphs.Request(FLAGS.graph, FLAGS.image, FLAGS.clip, FLAGS.split, FLAGS.fps)
+        action_graphs.compose_graph(FLAGS.checkpoint, wanted, output_dir, FLAGS.input_dir)
         return
     request = Request(
         split=FLAGS.split,

@@ -99,6 +99,9 @@ class HParams:
                 f"less than sequence_length={self.sequence_length}",
             )
 
+    def check_labels(self, labels):
+        """Raises HParamsError where sizes do not fit the data's names of discrete values, see `DatasetInfo.labels`."""
+
     def require(self, ok, key, expected):
         """Raises HParamsError for `key` unless `ok`."""
         if not ok:

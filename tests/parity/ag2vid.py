@@ -4,10 +4,9 @@ import contextlib
 import dataclasses
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
-from tests.parity import ag2vid_metrics, ag2vid_networks
+from tests.parity import ag2vid_data, ag2vid_metrics, ag2vid_networks
 from tfvid import models
 from tfvid.models.ag2vid import convert
 from tfvid.models.ag2vid.hparams import AG2VidHParams
@@ -97,8 +96,8 @@ def build(case, config=None, precision="float32", parameters=PARAMETERS, **chang
     arrays |= {k: v for k, v in case.arrays.items() if k.startswith("param/")}
     fill(convert.model_map(model), arrays)
     fill(convert.discriminator_map("", model.discriminator), case.sibling("params_disc"))
-    if model.vgg is not None:
-        model.vgg.load_torch(
+    if model.perceptual is not None:
+        model.perceptual.network.load_torch(
             {"features." + k.split(".", 1)[1]: v for k, v in vgg.items() if k.startswith("param/slice")}
         )
     return model
@@ -317,10 +316,6 @@ def check_parameters(case):
     build(dataclasses.replace(case, name="forward"))
 
 
-def not_yet(case):
-    pytest.skip(f"{case.meta['case']}: the part of AG2Vid that it records is not written yet")
-
-
 RUNNERS = {
     "forward": check_forward,
     "forward_predboxes": check_forward_predicted_boxes,
@@ -330,6 +325,7 @@ RUNNERS = {
     "train": check_training,
     "sample": check_sample,
     "variant_": check_variant,
-    "data_": not_yet,
+    "data_cater": ag2vid_data.check_cater,
+    "data_smth": ag2vid_data.check_something,
     "metrics": ag2vid_metrics.check_metrics,
 }

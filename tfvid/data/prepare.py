@@ -35,10 +35,13 @@ PROGRESS_FOLDER = ".progress"
 PREPARATIONS = {
     "breakout": "tfvid.data.breakout:Breakout",
     "caddy_videos": "tfvid.data.caddy_videos:CaddyVideos",
+    "cater": "tfvid.data.cater:Cater",
     "demo": "tfvid.data.demo:Demo",
     "demo_figures": "tfvid.data.demo_figures:DemoFigures",
+    "demo_scenes": "tfvid.data.demo_scenes:DemoScenes",
     "kth": "tfvid.data.kth_videos:KthVideos",
     "penn": "tfvid.data.penn:Penn",
+    "something": "tfvid.data.something:Something",
     "video_folder": "tfvid.data.video_folder:VideoFolder",
 }
 

@@ -64,12 +64,16 @@ KEYS = {
     "pose_visible": Key(("T", "J"), "float32", "1 where a joint is annotated, else 0"),
     "action_class": Key((), "int32", "class of the whole clip, 0-based"),
     "frame_step": Key((), "int32", "frames of the video from one frame of the clip to the next; 0: all are the same"),
-    "boxes": Key(("T", "O", "4"), "float32", "one box per object slot (x0, y0, x1, y1) in frame sides; all 0: no object"),
+    "boxes": Key(
+        ("T", "O", "4"), "float32", "one box per object slot (x0, y0, x1, y1) in frame sides; all 0: no object"
+    ),
     "objects": Key(("O", "a"), "int32", "attributes of the object in each slot; the first is 0 in an empty slot"),
     "relations": Key(("T", "K", "3"), "int32", "static relations (subject slot, relation, object slot); -1: none"),
     "timed_actions": Key(("N", "3"), "int32", "actions (subject slot, action, object slot); action -1: none"),
     "action_progress": Key(("T", "N"), "float32", "progress of each action: 0 where it starts, 1 where it ends"),
-    "action_destinations": Key(("N", "2"), "float32", "where the top left corner of the subject's box ends; 0: nowhere"),
+    "action_destinations": Key(
+        ("N", "2"), "float32", "where the top left corner of the subject's box ends; 0: nowhere"
+    ),
     "features": Key(("T", "h", "w", "F"), "float32", "features of a frozen network on a grid"),
 }
 

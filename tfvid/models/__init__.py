@@ -14,6 +14,7 @@ MODELS = {
     "caddy": "tfvid.models.caddy.model:Caddy",
     "actvae": "tfvid.models.actvae.model:ActVAE",
     "actvae_p2i": "tfvid.models.actvae.model_p2i:ActVAEP2I",
+    "ag2vid": "tfvid.models.ag2vid.model:AG2Vid",
     "cage": "tfvid.models.cage.model:Cage",
     "cage_autoencoder": "tfvid.models.cage.model_autoencoder:CageAutoencoder",
     "repeat": "tfvid.models.baselines.repeat:Repeat",

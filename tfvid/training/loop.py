@@ -136,6 +136,7 @@ def prepare(options):
     if cluster is None or cluster.chief:
         check_writable(path)
     hparams = hparams.with_dataset_defaults(source.defaults()).replace(dataset=dataset)
+    hparams.check_labels(source.info.labels if source.info else {})
     setting = Setting(options, source, hparams, cluster, kind, devices, path)
     best_lib.check(hparams, options.validation_freq, source.splits(), setting.workers)
     if cluster:
@@ -176,6 +177,8 @@ def open_run(setting):
         "input_dir": options.input_dir,
         "checkpoint": options.checkpoint,
         "training_clips": setting.clips,
+        # Names of discrete values, for those who use the run without its data.
+        "labels": setting.source.info.labels if setting.source.info else {},
     }
     fresh = (path, options.model, setting.hparams, setting.spec, options.seed)
     if not tf.io.gfile.exists(os.path.join(path, "run.json")):

@@ -11,9 +11,8 @@ from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, parse_norm, parse_sp
 class AG2VidHParams(HParams):
     """Fields of `AG2Vid`; the defaults are the original's for CATER.
 
-    `sequence_length` is the length of the clips that train the frames (the original's
-    frames_per_action), `long_sequence_length` of those that train the boxes and of
-    validation (four times frames_per_action_graph).
+    `sequence_length` is the length of the clips that train the boxes (the original's
+    4 * frames_per_action_graph); of each, `frames_per_action` frames train the frames.
     """
 
     batch_size: int = hp(3, "clips in a step, over all devices", low=1)
@@ -30,6 +29,7 @@ class AG2VidHParams(HParams):
     num_actions: int = hp(7, "actions, padding (the last one) included", low=1)
 
     # The graph.
+    image_node: bool = hp(True, "a node for the whole image, to which every object is related (CATER)")
     graph_only: bool = hp(False, "train and use the boxes alone, without frames")
     embedding_dim: int = hp(128, "E, size of attribute, relation and action embeddings", low=4)
     gconv_dim: int = hp(128, "G, size of object vectors; equal to embedding_dim", low=4)
@@ -42,6 +42,7 @@ class AG2VidHParams(HParams):
     coupled_motion_appearance: bool = hp(False, "object vectors of the frames are those that move the boxes")
 
     # The frames.
+    frames_per_action: int = hp(4, "frames of a clip that trains the frames, given ones included", low=2)
     n_frames_G: int = hp(2, "frames that a frame depends on, itself included", low=2)
     ngf: int = hp(64, "width of the generator", low=1)
     num_upsampling_layers: str = hp("normal", "depth of the generator", choices=tuple(UPSAMPLINGS))
@@ -80,7 +81,8 @@ class AG2VidHParams(HParams):
     IGNORED_KEYS: typing.ClassVar[dict] = {
         key: None
         for key in (
-            "num_iterations num_val_samples shuffle_val loader_num_workers include_relationships number_of_objects"
+            "frames_per_action_graph initial_frames_per_sample num_iterations"
+            " num_val_samples shuffle_val loader_num_workers include_relationships number_of_objects"
             " dataset_size grid_size g_mask_dim mask_noise_dim normalization activation netD_subarch"
             " netD netG model name label2coco checkpoints_dir cache_data num_workers worker_id n_frames_D print_every"
             " checkpoint_every output_dir run_name timing checkpoint_name checkpoint_gan_name checkpoint_graph_name"
@@ -95,12 +97,34 @@ class AG2VidHParams(HParams):
     def validate(self):
         super().validate()
         self.require(self.gconv_dim == self.embedding_dim, "gconv_dim", f"embedding_dim={self.embedding_dim}")
+        self.require(
+            self.frames_per_action >= self.n_frames_G, "frames_per_action", f"at least n_frames_G={self.n_frames_G}"
+        )
+        if self.sequence_length:
+            self.require(
+                self.graph_only or self.frames_per_action <= self.sequence_length,
+                "frames_per_action",
+                f"at most sequence_length={self.sequence_length}",
+            )
+        if self.context_frames:
+            self.require(
+                self.context_frames >= self.n_frames_G - 1, "context_frames", f"n_frames_G - 1 = {self.n_frames_G - 1}"
+            )
         self.require(len(self.attribute_sizes) > 0, "attribute_sizes", "at least one attribute")
         for key, parse in (("norm_G", parse_spade), ("norm_D", parse_norm), ("norm_F", parse_norm)):
             try:
                 parse(getattr(self, key))
             except ValueError as e:
                 raise HParamsError(f"hyper-parameter {key}: {e}") from None
+
+    def check_labels(self, labels):
+        attributes = [len(v) for k, v in labels.items() if k.startswith("objects/")]
+        if attributes:
+            self.require(attributes == list(self.attribute_sizes), "attribute_sizes", f"the data's, {attributes}")
+        for key, field in (("relations", "num_predicates"), ("timed_actions", "num_actions")):
+            if key in labels:
+                count = len(labels[key])
+                self.require(count + 1 == getattr(self, field), field, f"{count + 1}, the data's {count} and padding")
 
     @property
     def condition_channels(self):

@@ -1,17 +1,22 @@
 """AG2Vid: video from an action graph (Bar et al., "Compositional Video Synthesis with Action Graphs", ICML 2021)."""
 
+import colorsys
+
 import tensorflow as tf
 
 from tfvid.errors import UserError
 from tfvid.layers.torch_conv import TorchConv2D
-from tfvid.layers.vgg import VGGFeatures
+from tfvid.metrics import boxes as box_metrics
+from tfvid.metrics import frames as frame_metrics
 from tfvid.models.ag2vid import losses as losses_lib
+from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
 from tfvid.models.ag2vid.layout import make_layout
 from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, resample
 from tfvid.models.optimizers import Adam
+from tfvid.models.perceptual import PerceptualVGG
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # ImageNet's, by which all frames are normalised.
@@ -21,22 +26,25 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class AG2Vid(VideoModel):
     """Moves boxes along an action graph and draws the frames that go with them.
 
-    Batch: `images` [B, T, H, W, 3], `objects` [B, O, A] attribute indices (0: image node
-    or padding), `boxes` [B, T, O, 4] (x0, y0, w, h; padding -1, absent 0), `triplets`
-    [B, T, K, 3], `action_graph` [B, N, 7] (subject, action, object, f1, f2, x_end, y_end);
-    and the same of longer clips, without images, that train the boxes:
-    `graph_objects`, `graph_boxes`, `graph_triplets`, `graph_action_graph`.
+    Batch, keys of the data: `images` [B, T, H, W, 3], `objects` [B, O, A] attribute indices,
+    `boxes` [B, T, O, 4] corners, `relations` [B, T, K, 3], `timed_actions` [B, N, 3],
+    `action_progress` [B, T, N], `action_destinations` [B, N, 2]. Networks and losses take
+    what `graph_inputs` makes of it: `objects`, `boxes` (x0, y0, w, h), `triplets`
+    [B, T, K', 3], `action_graph` [B, N, 7] (subject, action, object, f1, f2, x_end, y_end).
 
+    The boxes are trained on whole clips, the frames on windows of `frames_per_action`
+    frames of the same clips; the original loads the two from different clips.
     The model is deterministic: samples of one graph are equal.
     """
 
     HPARAMS = AG2VidHParams
-    REQUIRED_KEYS = ("objects", "boxes", "triplets", "action_graph")
-    OPTIONAL_KEYS = ("images", "graph_objects", "graph_boxes", "graph_triplets", "graph_action_graph")
+    REQUIRED_KEYS = ("objects", "boxes", "timed_actions", "action_progress", "action_destinations")
+    OPTIONAL_KEYS = ("images", "relations")
 
     def __init__(self, hparams, spec, seed=0, name="ag2vid"):
         super().__init__(hparams, spec, seed=seed, name=name)
         h = hparams
+        self._generators = {}
         graph = {
             "embedding_dim": h.embedding_dim,
             "graph_dim": h.gconv_dim,
@@ -112,11 +120,20 @@ class AG2Vid(VideoModel):
             align_corners=h.align_corners,
             name="video",
         )
-        self.vgg = None
+        self.perceptual = None
         if not h.no_vgg_loss and h.lambda_vgg:
-            self.vgg = VGGFeatures(19, widths=h.vgg_widths, name="vgg")
-            self.vgg.build((None, None, None, 3))
-            self.vgg.trainable = False
+            self.perceptual = PerceptualVGG(h.vgg_weights, h.precision, "set no_vgg_loss", h.vgg_widths)
+
+    def check_spec(self):
+        super().check_spec()
+        attributes, known = self.spec["objects"].shape[-1], len(self.hparams.attribute_sizes)
+        if attributes != known:
+            raise UserError(
+                f"objects: expected {known} attributes for attribute_sizes={list(self.hparams.attribute_sizes)}."
+                f" Received: {attributes}"
+            )
+        if not self.hparams.image_node and "relations" not in self.spec:
+            raise UserError("relations: expected them in the data where image_node is false. Received: none")
 
     # The forward pass.
 
@@ -180,20 +197,31 @@ class AG2Vid(VideoModel):
 
     # Training.
 
-    def train_step(self, batch):
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, batch, draws=None):
         """Generator, discriminator, boxes: three updates, the first two on the same generated frames."""
         logs = {}
         if not self.hparams.graph_only:
-            batch = {**batch, "images": self.normalize(batch["images"]), "boxes": self._float(batch["boxes"])}
-            generator_losses, gradients, fake = self.generator_gradients(batch)
-            discriminator_losses, discriminator_gradients = self.discriminator_gradients(batch, fake)
+            clip = self.frames_clip(batch, draws or self.train_draws())
+            generator_losses, gradients, fake = self.generator_gradients(clip)
+            discriminator_losses, discriminator_gradients = self.discriminator_gradients(clip, fake)
             logs |= self.apply_gradients("generator", gradients, self.hparams.lr)
             logs |= self.apply_gradients("discriminator", discriminator_gradients, self.hparams.lr)
             logs |= generator_losses | discriminator_losses
-        loss, gradients = self.graph_gradients(self.graph_clip(batch))
+        loss, gradients = self.graph_gradients(graph_inputs(batch, batch["boxes"].shape[1], self.hparams))
         logs |= self.apply_gradients("graph", gradients, self.hparams.lr)
         self.finish_step()
         return {**logs, "bbox_pred": loss}
+
+    def frames_clip(self, batch, draws):
+        """A random window of `frames_per_action` frames of each clip, as the networks take it."""
+        length = self.hparams.frames_per_action
+        last = batch["boxes"].shape[1] - length
+        batch = {k: batch[k] for k in (*GRAPH_KEYS, "images") if k in batch}
+        if last > 0:
+            batch = window(batch, draws.integers("window", [tf.shape(batch["boxes"])[0]], last + 1), length)
+        clip = graph_inputs(batch, length, self.hparams)
+        return {**clip, "boxes": self._float(clip["boxes"]), "images": self.normalize(batch["images"])}
 
     def generator_gradients(self, batch):
         """({name: weighted loss}, gradients of the generator's variables, generated frames)."""
@@ -212,10 +240,11 @@ class AG2Vid(VideoModel):
             before, flat = images[:, start - 1 : -1], (-1, *images.shape[2:])
             warped = resample(tf.reshape(before, flat), tf.reshape(flows, (-1, *flows.shape[2:])), h.align_corners)
             losses["loss_F_Warp"] = tf.reduce_mean(tf.abs(warped - tf.reshape(real, flat)))
-            if self.vgg is not None:
+            if self.perceptual is not None:
+                vgg = self.perceptual.network
                 with tape.stop_recording():
-                    target = self.vgg(tf.reshape(real, flat))
-                losses["VGG"] = losses_lib.perceptual(self.vgg(tf.reshape(fake, flat)), target)
+                    target = vgg(tf.reshape(real, flat))
+                losses["VGG"] = losses_lib.perceptual(vgg(tf.reshape(fake, flat)), target)
             weights = {
                 "GAN_Img": h.discriminator_img_loss_weight,
                 "GAN_Feat": h.lambda_feat,
@@ -249,12 +278,6 @@ class AG2Vid(VideoModel):
             loss = loss * h.bbox_pred_loss_weight
         return loss, tape.gradient(loss, self._targets("graph"))
 
-    def graph_clip(self, batch):
-        """The clip that trains the boxes: the longer one where the data has it."""
-        if "graph_boxes" not in batch:
-            return batch
-        return {k.removeprefix("graph_"): v for k, v in batch.items() if k.startswith("graph_")}
-
     def _discriminator_layout(self, batch):
         start = self.hparams.n_frames_G - 1
         clocked = self.acts_to_boxes.clock(batch["triplets"], batch["action_graph"])
@@ -264,3 +287,141 @@ class AG2Vid(VideoModel):
 
     def _targets(self, name):
         return self.optimizers_by_name[name].targets
+
+    # Validation and generation.
+
+    @tf.autograph.experimental.do_not_convert
+    def test_step(self, batch):
+        """IoU of the boxes of each clip, that of boxes that stay where they are beside it; PSNR of the frames."""
+        clip = graph_inputs(batch, batch["boxes"].shape[1], self.hparams)
+        moved = self.move_boxes(clip)
+        slots = batch["objects"].shape[1]
+        truth = tf.cast(batch["boxes"][:, 1:], tf.float32)
+        predicted = to_corners(tf.cast(moved[1][:, 1:, :slots], tf.float32))
+        still = tf.repeat(tf.cast(batch["boxes"][:, :1], tf.float32), truth.shape[1], axis=1)
+        logs = overlap(predicted, truth) | overlap(still, truth, "_static")
+        logs["bbox_pred"] = self.hparams.bbox_pred_loss_weight * losses_lib.box_loss(
+            moved[1], self._float(clip["boxes"]), clip["objects"], self.hparams.masked_box_loss
+        )
+        if not self.hparams.graph_only:
+            images, start = self.images_to_float(batch["images"]), self.hparams.n_frames_G - 1
+            vectors = self.object_vectors(clip, moved)
+            frames, _ = self.draw_frames(self.normalize(images), clip["objects"], moved[1], vectors, True, False)
+            psnr = frame_metrics.psnr(self.denormalize(frames), images[:, start:], floor=1e-10)
+            logs["psnr"] = tf.reduce_mean(psnr, axis=1)
+        return logs
+
+    def generate(self, batch, seed, num_samples=1, horizon=None):
+        """Moves the boxes of the last given frame and draws the frames that go with them.
+
+        Args:
+          batch: keys of the data; of `images` and `boxes` the context frames are used. The
+            actions' progress is linear in time and may be longer or shorter than the
+            horizon; relations that end go on as the last ones, as in the original they
+            are those of the true clip where it has some.
+          seed: without effect. num_samples: copies.
+          horizon: frames after the context; None: all of the batch, or of sequence_length.
+
+        Returns:
+          images [S, B, horizon, H, W, 3] in [0, 1] (with `graph_only` pictures of the
+          boxes), boxes [S, B, horizon, O, 4] corners.
+        """
+        context = self.hparams.context_frames or self.hparams.n_frames_G - 1
+        if horizon is None:
+            known = batch["action_progress"].shape[1]
+            horizon = known - context if known > context else (self.hparams.sequence_length or 0) - context
+        if horizon < 1:
+            raise UserError(f"horizon: expected at least 1 frame after the {context} given. Received: {horizon}")
+        start = context - (self.hparams.n_frames_G - 1)
+        inputs = {k: batch[k] for k in (*GRAPH_KEYS, "images") if k in batch and k in self.spec}
+        inputs = {k: v[:, start:] if k in TIMED_KEYS else v for k, v in inputs.items()}
+        inputs["boxes"] = inputs["boxes"][:, :1]
+        if "images" in inputs:
+            inputs["images"] = inputs["images"][:, : self.hparams.n_frames_G - 1]
+        key = (horizon, *sorted(inputs))
+        if key not in self._generators:
+            self._generators[key] = tf.function(
+                lambda x: self.rendered(x, horizon), reduce_retracing=True, autograph=False
+            )
+        outputs = self._generators[key]({k: tf.convert_to_tensor(v) for k, v in inputs.items()})
+        return {k: tf.repeat(v[None], num_samples, axis=0) for k, v in outputs.items()}
+
+    def rendered(self, inputs, horizon):
+        """{"images", "boxes"} [B, horizon, ...] from the first n-1 frames and the boxes of the first."""
+        given = self.hparams.n_frames_G - 1
+        clip = graph_inputs(inputs, given + horizon, self.hparams)
+        moved = self.move_boxes(clip)
+        slots = inputs["objects"].shape[1]
+        boxes = to_corners(tf.cast(moved[1][:, given:, :slots], tf.float32))
+        boxes = tf.where(inputs["objects"][:, None, :, :1] > 0, boxes, 0.0)
+        if self.hparams.graph_only:
+            return {"images": self._box_views(boxes), "boxes": boxes}
+        vectors = self.object_vectors(clip, moved)
+        frames, _ = self.draw_frames(self.normalize(inputs["images"]), clip["objects"], moved[1], vectors, True, False)
+        return {"images": tf.cast(self.denormalize(frames), tf.float32), "boxes": boxes}
+
+    def truth_frames(self, batch, horizon):
+        if not self.hparams.graph_only:
+            return super().truth_frames(batch, horizon)
+        start = self.hparams.context_frames
+        return self._box_views(tf.cast(batch["boxes"][:, start : start + horizon], tf.float32))
+
+    def _box_views(self, boxes):
+        height, width = self.spec["images"].shape[1:3] if "images" in self.spec else (64, 64)
+        return box_views(boxes, height, width)
+
+    def signatures(self):
+        """serving_default: first frames, first boxes and a graph -> frames and boxes.
+
+        Inputs: images float32 [B, n-1, H, W, 3] in [0, 1] (not with graph_only), boxes [B, 1, O, 4],
+        objects [B, O, A], timed_actions [B, N, 3], action_progress [B, T, N] where T is
+        the length of a test clip, action_destinations [B, N, 2], relations [B, T, K, 3] where the data
+        has them, seed int64 scalar (without effect). Outputs: images, boxes [B, T-n+1, ...].
+        """
+        h, given = self.hparams, self.hparams.n_frames_G - 1
+        length = h.long_sequence_length or h.sequence_length
+        lengths = {"images": given, "boxes": 1, "relations": length, "action_progress": length}
+        keys = [k for k in (*GRAPH_KEYS, "images") if k in self.spec and not (k == "images" and h.graph_only)]
+        specs = []
+        for key in keys:
+            shape = list(self.spec[key].shape)
+            if key in lengths:
+                shape[0] = lengths[key]
+            dtype = tf.float32 if key == "images" else self.spec[key].dtype
+            specs.append(tf.TensorSpec([None, *shape], dtype, name=key))
+
+        @tf.function(input_signature=[*specs, tf.TensorSpec([], tf.int64, name="seed")], autograph=False)
+        def serve(*values):
+            return self.rendered(dict(zip(keys, values)), length - given)
+
+        return {"serving_default": serve}
+
+
+def overlap(predicted, truth, suffix=""):
+    """{"iou", "iou_above_0.3", "iou_above_0.5"}: means over the boxes of each clip, [B, T, O, 4] -> [B]."""
+    values = box_metrics.iou(predicted, truth)
+    present = tf.cast(tf.reduce_all(truth[..., 2:] > truth[..., :2], axis=-1), values.dtype)
+
+    def mean(x):
+        count = tf.reduce_sum(present, axis=(1, 2))
+        return tf.reduce_sum(x * present, axis=(1, 2)) / tf.maximum(count, 1)
+
+    found = {"iou": values}
+    found |= {f"iou_above_{limit}": tf.cast(values > limit, values.dtype) for limit in (0.3, 0.5)}
+    return {f"{name}{suffix}": mean(value) for name, value in found.items()}
+
+
+def box_views(boxes, height, width):
+    """Pictures of boxes, each slot in a colour of its own: [..., O, 4] corners -> [..., height, width, 3]."""
+    slots = boxes.shape[-2]
+    colours = tf.constant([colorsys.hsv_to_rgb(i / slots, 0.8, 0.9) for i in range(slots)], tf.float32)
+    rows = (tf.range(height, dtype=tf.float32) + 0.5) / height
+    columns = (tf.range(width, dtype=tf.float32) + 0.5) / width
+    image = tf.zeros(tf.concat([tf.shape(boxes)[:-2], [height, width, 3]], 0)) + 0.1
+    for i in range(slots):
+        x0, y0, x1, y1 = (boxes[..., i, j, None] for j in range(4))
+        inside_y = tf.logical_and(rows >= y0, rows < y1)[..., :, None]
+        inside_x = tf.logical_and(columns >= x0, columns < x1)[..., None, :]
+        inside = tf.cast(tf.logical_and(inside_y, inside_x), tf.float32)[..., None] * 0.7
+        image = image * (1 - inside) + colours[i] * inside
+    return image

@@ -7,6 +7,7 @@ Image Synthesis and Semantic Manipulation with Conditional GANs", 2018.
 import keras
 from keras import ops
 
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.models.ag2vid.layout import halve_layout, make_layout
 from tfvid.models.ag2vid.networks_graph import (
@@ -36,6 +37,7 @@ class PatchDiscriminator(keras.layers.Layer):
       norm: "spectralinstance", ...
     """
 
+    @scoped
     def __init__(self, channels_in, *, width=64, num_layers=4, norm="spectralinstance", name=None):
         super().__init__(name=name)
         spectral, kind = parse_norm(norm)
@@ -90,6 +92,7 @@ class ActionDiscriminator(keras.layers.Layer):
       num_scales: num_D. width, num_layers, norm: of each PatchDiscriminator.
     """
 
+    @scoped
     def __init__(
         self,
         attribute_rows,

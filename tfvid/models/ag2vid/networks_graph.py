@@ -9,6 +9,7 @@ import math
 import keras
 from keras import ops
 
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_init import uniform
 
 
@@ -25,6 +26,7 @@ def linear(channels_in, channels_out, use_bias=True, he_normal=False, name=None)
 class Perceptron(keras.layers.Layer):
     """Two linear layers with a ReLU between them and, if asked for, after them."""
 
+    @scoped
     def __init__(self, channels_in, hidden, channels_out, use_bias=True, final_relu=False, he_normal=False, name=None):
         super().__init__(name=name)
         self.first = linear(channels_in, hidden, use_bias, he_normal, name="first")
@@ -53,6 +55,7 @@ class AttributeEmbedding(keras.layers.Layer):
     Input: [B, O, A] integers. Output: [B, O, A * dim].
     """
 
+    @scoped
     def __init__(self, rows, dim, mix=None, name=None):
         super().__init__(name=name)
         self.tables = [
@@ -83,6 +86,7 @@ class GraphConvolution(keras.layers.Layer):
         original accepts "sum" and averages all the same).
     """
 
+    @scoped
     def __init__(self, object_dim, edge_dim, hidden, object_out, edge_out=None, pooling="avg", name=None):
         super().__init__(name=name)
         self.hidden, self.edge_out, self.pooling = hidden, edge_out or object_out, pooling
@@ -159,6 +163,7 @@ def clocked_edges(actions, steps, padding_id):
 class ActionEmbedding(keras.layers.Layer):
     """Vectors of action edges: a table whose last three columns give way to destination and progress."""
 
+    @scoped
     def __init__(self, count, dim, name=None):
         super().__init__(name=name)
         self.table = self.add_weight(
@@ -186,6 +191,7 @@ class ActionGraphModel(keras.layers.Layer):
       pooling: of the graph convolutions.
     """
 
+    @scoped
     def __init__(
         self,
         attribute_rows,

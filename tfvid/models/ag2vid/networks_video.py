@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from tfvid.layers.batch_norm import BatchNorm
+from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D, TorchConvTranspose2D
 from tfvid.models.ag2vid.layout import convolve_layout
 
@@ -133,6 +134,7 @@ def _source(flow, size, shape, align_corners):
 class ConvNorm(keras.layers.Layer):
     """Convolution without bias, norm, leaky ReLU."""
 
+    @scoped
     def __init__(self, channels_in, channels_out, norm, strides=1, transposed=False, name=None):
         super().__init__(name=name)
         spectral, kind = norm
@@ -165,6 +167,7 @@ class ConvNorm(keras.layers.Layer):
 class FlowResidual(keras.layers.Layer):
     """x + conv(act(norm(conv(act(norm(x))))))."""
 
+    @scoped
     def __init__(self, channels, norm, name=None):
         super().__init__(name=name)
         spectral, kind = norm
@@ -193,6 +196,7 @@ class FlowNetwork(keras.layers.Layer):
       transposed: up-sample by transposed convolutions.
     """
 
+    @scoped
     def __init__(
         self,
         channels_in,
@@ -238,6 +242,7 @@ class FlowNetwork(keras.layers.Layer):
 class Spade(keras.layers.Layer):
     """Parameters of one spatially-adaptive normalisation (Park et al. 2019, section 3)."""
 
+    @scoped
     def __init__(self, channels, condition_channels, kind, kernel_size, name=None):
         super().__init__(name=name)
         padding = kernel_size // 2
@@ -268,6 +273,7 @@ def shared_maps(spades, condition):
 class SpadeBlock(keras.layers.Layer):
     """Residual block whose norms are conditioned; a learnt shortcut where the width changes."""
 
+    @scoped
     def __init__(self, channels_in, channels_out, condition_channels, norm, name=None):
         super().__init__(name=name)
         spectral, kind, kernel_size = parse_spade(norm)
@@ -313,6 +319,7 @@ class SpadeGenerator(keras.layers.Layer):
       aspect_ratio: width / height of the first, smallest map.
     """
 
+    @scoped
     def __init__(
         self,
         condition_channels,
@@ -367,6 +374,7 @@ class VideoGenerator(keras.layers.Layer):
       align_corners: of `resample`.
     """
 
+    @scoped
     def __init__(
         self,
         layout_channels,

@@ -40,6 +40,13 @@ class CaddyHParams(HParams):
     use_gumbel: bool = hp(True, "sample actions by Gumbel-softmax; false: their plain probabilities")
     hard_gumbel: bool = hp(False, "one-hot samples with a straight-through gradient")
     use_variations: bool = hp(True, "give the dynamics the variation within the action's cluster")
+    mean_initial_scale: float = hp(
+        1.0, "not in the original: factor of the first weights that give the directions' means", low=0
+    )
+    variance_initial_scale: float = hp(
+        1.0, "not in the original: factor of the first weights that give the directions' variances; a small one, and a"
+        " large one for the means, keep a short training from taking the directions for noise", low=0,
+    )
     centroid_alpha: float = hp(0.1, "share of a batch in the running centroids", low=0, high=1)
     gumbel_temperature_start: float = hp(1.0, "temperature at the first step", low=1e-6)
     gumbel_temperature_end: float = hp(0.4, "temperature after the last step of its schedule", low=1e-6)

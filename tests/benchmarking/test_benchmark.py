@@ -71,3 +71,16 @@ def test_command_measures_and_writes(tmp_path):
     assert 0 <= results["train"]["waiting_for_data"] < 1
     assert results["generate"]["frames"] == 4 and results["generate"]["top_operations"]
     assert "savp" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_evaluation_is_measured(tmp_path):
+    command = [sys.executable, "scripts/benchmark_evaluation.py", "--model=repeat", "--hparams=hparams/bair/repeat.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    flags = ["--clips=2,5", "--num_samples=1", f"--output_dir={tmp_path}"]
+    done = subprocess.run([*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = (tmp_path / "evaluation-bair-repeat.md").read_text()
+    assert "| 2 | " in text and "| 5 | " in text and "3 clips more took" in text
+    done = subprocess.run([*command, "--clips=0"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "--clips: expected numbers above 0. Received: 0" in done.stderr

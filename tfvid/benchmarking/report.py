@@ -83,3 +83,20 @@ def save(results, folder, name):
         f.write("# All that was measured\n\nWritten by `python scripts/benchmark.py`; the .md beside each JSON has ")
         f.write("the machine, the command and a profile.\n\n" + table(every))
     return path
+
+
+def evaluation_text(results):
+    """What scripts/benchmark_evaluation.py measured, as Markdown."""
+    m, rows = results["machine"], results["rows"]
+    lines = [
+        f"# Evaluation of {results['model']} on {results['dataset']}, {results['samples']} samples, {results['metrics']}\n",
+        f"{results['date']}; {m['cpu']}, {m['cores']} cores; TensorFlow {m['tensorflow']}\n",
+        f"    {results['command']}\n",
+        "| clips | seconds | peak MB |\n| --- | --- | --- |",
+        *(f"| {r['clips']:,} | {r['seconds']:.1f} | {r['peak_rss_bytes'] / 1e6:.0f} |" for r in rows),
+    ]
+    if len(rows) > 1:
+        first, last = rows[0], rows[-1]
+        more = (last["peak_rss_bytes"] - first["peak_rss_bytes"]) / 1e6
+        lines.append(f"\n{last['clips'] - first['clips']:,} clips more took {more:.0f} MB more.")
+    return "\n".join(lines) + "\n"

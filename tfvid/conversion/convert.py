@@ -24,7 +24,7 @@ CONVERTERS = {
     "actvae_p2i": "tfvid.models.actvae.convert_p2i",
     "ag2vid": "tfvid.models.ag2vid.convert",
     "cage": "tfvid.models.cage.convert",
-    "cage_autoencoder": "tfvid.models.cage.convert",
+    "cage_autoencoder": "tfvid.models.cage.convert_autoencoder",
 }
 
 

@@ -5,17 +5,40 @@ size, and can be saved and merged, so that shards give the result of one process
 """
 
 import io
+import typing
 
 import numpy as np
 import tensorflow as tf
 
 from tfvid.errors import UserError
-from tfvid.metrics import actions, distributions, i3d, weights
+from tfvid.metrics import actions, detection, distributions, i3d, weights
 
 # Features of Inception kept for precision and recall; memory is bounded by it.
 PRD_FEATURES = 10000
 # Learnt actions and movements of so many steps are kept for the action metrics.
 ACTION_STEPS = 1000000
+
+
+class Agent(typing.NamedTuple):
+    """What the actions of a data set move.
+
+    Attributes:
+      states: how many of the first numbers of `states` are its position; None: all.
+      scale: pixels, or another unit that metrics are given in, of one in `states`.
+      detector: function from frames [..., H, W, C] to positions (-1: not found), or None.
+    """
+
+    states: int | None = None
+    scale: float = 1.0
+    detector: typing.Callable | None = None
+
+
+def _breakout_paddle(frames):
+    return detection.paddle_positions(frames, scaled=frames.shape[-3] != detection.SCREEN_ROWS)
+
+
+# By data set; others: all numbers of `states` as they are.
+AGENTS = {"breakout": Agent(1, 160.0, _breakout_paddle)}
 
 
 class SetMetric:
@@ -227,19 +250,23 @@ def _sum_squares(matrices):
 class ActionEffect(SetMetric):
     """What learnt actions say about the movement of the data's state: Delta-MSE and Delta-Acc."""
 
-    def __init__(self, accuracy):
+    def __init__(self, accuracy, agent=None):
         self._accuracy, self.higher_is_better = accuracy, accuracy
+        self._agent = agent or Agent()
         what = (
             "share of learnt actions that a linear classifier tells from the movement, on the data it is fitted to"
             if accuracy
             else "variance of the movement within the learnt actions, in percent of all"
         )
-        self.doc = f"{what}; movement: difference of the data's states from one frame to the next"
+        count = self._agent.states
+        part = "states" if count is None else f"states (the first {count} of its numbers, times {self._agent.scale:g})"
+        self.doc = f"{what}; movement: difference of the data's {part} from one frame to the next"
         self._movements, self._labels = [], []
 
     def update(self, clip, context, outputs, valid):
         learnt = np.asarray(outputs["actions"])[valid]
-        states = np.asarray(clip["states"])[valid][:, context - 1 : context + learnt.shape[1]]
+        states = np.asarray(clip["states"])[valid][:, context - 1 : context + learnt.shape[1], : self._agent.states]
+        states = states * self._agent.scale
         if sum(map(len, self._labels)) < ACTION_STEPS:
             self._movements.append(np.diff(states, axis=1).reshape(-1, states.shape[-1]))
             self._labels.append(learnt.reshape(-1))
@@ -258,6 +285,40 @@ class ActionEffect(SetMetric):
             return {"value": actions.delta_accuracy(movements, labels)[0]}
         value = actions.delta_mse(movements, labels)
         return {"value": 100 * value if np.isfinite(value) else None}
+
+
+class Detection(SetMetric):
+    """Where the agent is in generated and true frames: ADD and MDR."""
+
+    def __init__(self, rate, agent):
+        self._rate, self._detector = rate, agent.detector
+        self.doc = (
+            "share of true frames with a detection in which the generated frame has none"
+            if rate
+            else "mean distance in pixels of the agent in generated and true frames, where both have it"
+        )
+        self._counts = np.zeros((2, 4))  # predicted, repeat: sum of distances, found in both, missed, in the truth
+
+    def update(self, clip, context, outputs, valid):
+        sides = _three_sets(clip["images"], context, outputs["images"], valid)
+        truth, *others = (self._detector(np.asarray(sides[s])[:, context:]) for s in ("truth", "predicted", "repeat"))
+        for counts, found in zip(self._counts, others):
+            statistics = detection.detection_statistics(truth, found)
+            both, missed, known = (
+                statistics[f"{k}_detections"][-1] for k in ("successful", "missed", "reference")
+            )
+            counts += [np.nan_to_num(statistics["center_distance"][-1]) * both, both, missed, known]
+
+    def state(self):
+        return {"counts": self._counts}
+
+    def merge(self, states):
+        self._counts = sum(s["counts"] for s in states)
+
+    def result(self):
+        over, under = (2, 3) if self._rate else (0, 1)
+        values = [float(c[over] / c[under]) if c[under] else None for c in self._counts]
+        return {"value": values[0], "repeat": values[1], "count": int(self._counts[0, under])}
 
 
 def _joined(parts):
@@ -296,6 +357,35 @@ def _inception(options):
 
 
 _FRAMES = "predicted frames of the first sample of each clip, resized to 299x299 (bilinear, half-pixel), in [-1, 1]"
+
+
+class ControlError(SetMetric):
+    """How far features that were placed (CAGE) are from those of the generated frames in the same places."""
+
+    doc = (
+        "mean over placed tiles of |placed - found| / |placed|, features of the model's own vision transformer;"
+        " repeat: found in the last given frame"
+    )
+    SIDES = {"value": "control_error", "repeat": "control_error_repeat"}
+
+    def __init__(self):
+        self._sums = np.zeros(3)  # predicted, repeat, tiles
+
+    def update(self, clip, context, outputs, valid):
+        tiles = np.asarray(outputs["num_controls"], np.float64)[valid]
+        sums = [(np.asarray(outputs[k], np.float64)[valid] * tiles).sum() for k in self.SIDES.values()]
+        self._sums += np.array([*sums, tiles.sum()])
+
+    def state(self):
+        return {"sums": self._sums}
+
+    def merge(self, states):
+        self._sums = sum((state["sums"] for state in states), np.zeros(3))
+
+    def result(self):
+        tiles = self._sums[2]
+        value, repeat = (float(s / tiles) if tiles else None for s in self._sums[:2])
+        return {"value": value, "repeat": repeat, "count": int(tiles)}
 
 
 def _fid(options):
@@ -342,10 +432,13 @@ TABLE = {
     "inception_score": _inception_score,
     "prd": _prd,
     "action_accuracy": lambda options: ActionAccuracy(),
-    "delta_mse": lambda options: ActionEffect(False),
-    "delta_accuracy": lambda options: ActionEffect(True),
+    "delta_mse": lambda options: ActionEffect(False, options.agent),
+    "delta_accuracy": lambda options: ActionEffect(True, options.agent),
+    "detection_distance": lambda options: Detection(False, options.agent),
+    "missed_detections": lambda options: Detection(True, options.agent),
 }
-# Name -> (keys that the model's outputs, keys that the data must have).
+# Name -> (keys that the model's outputs, keys that the data must have). "detector" stands for a data set in whose
+# frames the agent can be found.
 NEEDS = {
     "fid": ({"images"}, {"images"}),
     "fvd": ({"images"}, {"images"}),
@@ -354,8 +447,11 @@ NEEDS = {
     "action_accuracy": ({"actions"}, {"action_labels"}),
     "delta_mse": ({"actions"}, {"states"}),
     "delta_accuracy": ({"actions"}, {"states"}),
+    "control_error": ({"control_error", "control_error_repeat", "num_controls"}, set()),
+    "detection_distance": ({"images"}, {"images", "detector"}),
+    "missed_detections": ({"images"}, {"images", "detector"}),
 }
-DEFAULTS = ("action_accuracy", "delta_mse", "delta_accuracy")
+DEFAULTS = ("action_accuracy", "delta_mse", "delta_accuracy", "detection_distance", "missed_detections")
 
 
 def choose(names, outputs, data):

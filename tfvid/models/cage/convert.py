@@ -5,10 +5,147 @@ The originals are PyTorch: convolutions are OIHW, linear weights [out, in]. A CA
 with `module.` in front where it was trained on several GPUs.
 """
 
-import numpy as np
+import re
 
+import numpy as np
+import tensorflow as tf
+
+from tfvid.conversion import safetensors_file, torch_file
+from tfvid.conversion.assign import Source, assign
+from tfvid.errors import UserError
 from tfvid.models.cage.networks_regressor import TemporalLayer
 from tfvid.models.cage.networks_vqgan import VQGAN
+
+# Objects of training frameworks that stand beside the weights; they come out as placeholders.
+OPAQUE = ("pytorch_lightning.", "omegaconf.", "torch.optim.", "typing.", "collections.defaultdict")
+# Entries of a file that no variable is made for: training state, and what the original never uses.
+IGNORABLE = re.compile(
+    r"(optimizer|lr_scheduler|loss)\.|global_step$|.*\btime_projection\.|dino\.(mask_token$|decoder_)"
+)
+
+
+def variable_map(model):
+    """{variable path: Source} of a whole CAGE; names as in `model.pth` after `read_source`."""
+    prefix = "ae." if isinstance(model.autoencoder, VQGAN) else "ae.backbone."
+    return as_sources(
+        regressor_map("vector_field_regressor.", model.regressor)
+        | autoencoder_map(prefix, model.autoencoder)
+        | vit_map("dino.", model.vit)
+    )
+
+
+def as_sources(entries):
+    """{original name: (variable, transform)} -> {variable path: Source}."""
+    return {variable.path: Source(name, transform) for name, (variable, transform) in entries.items()}
+
+
+def is_ignorable(name):
+    """Whether CAGE has no use for an entry of a file."""
+    return IGNORABLE.match(name) is not None
+
+
+def is_optional(path):
+    """Counters of batches, which nothing computes with."""
+    return path.endswith("num_batches_tracked")
+
+
+def read_source(path):
+    """{name: array} of `model.pth`: without the prefix of several GPUs, with today's names."""
+    saved = torch_file.read(path, OPAQUE)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path}: expected a dictionary with the key model. Received: {type(saved).__name__}")
+    state = saved["model"] if isinstance(saved.get("model"), dict) else saved
+    tensors = state_of(state)
+    tensors = {k.replace("dino_project_in", "feats_project_in"): v for k, v in tensors.items()}
+    step = saved.get("global_step")
+    if isinstance(step, int):
+        tensors["global_step"] = np.int64(step)
+    return tensors
+
+
+def state_of(state):
+    """{name: array} of a state dictionary, without `module.` in front where every name has it."""
+    tensors = torch_file.flatten(state)
+    if tensors and all(k.startswith("module.") for k in tensors):
+        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
+    return tensors
+
+
+def data_spec(hparams):
+    """The data of a published model, as far as the model sees it."""
+    from tfvid.models.cage.networks_vqgan import CONFIGS
+
+    factor = 8
+    if hparams.autoencoder_type == "ldm-vq":
+        custom = hparams.autoencoder_config == "custom"
+        levels = hparams.autoencoder_levels if custom else CONFIGS[hparams.autoencoder_config].ch_mult
+        factor = 2 ** (len(levels) - 1)
+    height, width = (s * factor for s in hparams.state_res)
+    return {"images": tf.TensorSpec([hparams.sequence_length or 16, height, width, 3], tf.uint8)}
+
+
+# Vision transformers.
+
+
+def assign_vit(vit, path):
+    """Fills a VisionTransformer from a file of torch.hub, of Hugging Face (.safetensors, .bin) or of MAE.
+
+    Raises:
+      UserError: the file does not fit.
+    """
+    if path.endswith(".safetensors"):
+        tensors = dict(safetensors_file.read(path))
+    else:
+        saved = torch_file.read(path, OPAQUE)
+        tensors = state_of(saved["model"] if isinstance(saved, dict) and isinstance(saved.get("model"), dict) else saved)
+    if any(k.removeprefix("dinov2.").startswith("embeddings.") for k in tensors):
+        tensors = hub_names({k.removeprefix("dinov2."): v for k, v in tensors.items()})
+
+    def ignorable(name):
+        return name == "mask_token" or name.startswith(("decoder_", "head."))
+
+    return assign(vit, tensors, as_sources(vit_map("", vit)), ignorable, source=path)
+
+
+# Hugging Face's name of a part of a layer -> torch.hub's.
+HUGGING_FACE = {
+    "norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
+    "attention.output.dense": "attn.proj", "layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma",
+}  # fmt: skip
+
+
+def hub_names(tensors):
+    """The tensors of Hugging Face's Dinov2Model under torch.hub's names: query, key and value joined."""
+    outer = {
+        "embeddings.cls_token": "cls_token", "embeddings.mask_token": "mask_token",
+        "embeddings.position_embeddings": "pos_embed",
+        "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+        "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+        "layernorm.weight": "norm.weight", "layernorm.bias": "norm.bias",
+    }  # fmt: skip
+    renamed, joined = {}, {}
+    for name, value in tensors.items():
+        match = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", name)
+        if not match:
+            renamed[outer.get(name, name)] = value
+            continue
+        number, rest = match.groups()
+        part = re.fullmatch(r"attention\.attention\.(query|key|value)\.(weight|bias)", rest)
+        if part:
+            joined.setdefault(f"blocks.{number}.attn.qkv.{part[2]}", {})[part[1]] = value
+            continue
+        whole, _, kind = rest.rpartition(".")
+        if rest in HUGGING_FACE:
+            renamed[f"blocks.{number}.{HUGGING_FACE[rest]}"] = value
+        else:
+            renamed[f"blocks.{number}.{HUGGING_FACE.get(whole, whole)}.{kind}"] = value
+    for name, parts in joined.items():
+        if len(parts) == 3:
+            renamed[name] = np.concatenate([parts[k] for k in ("query", "key", "value")])
+    return renamed
+
+
+# Names of the parts.
 
 
 def _kernel(array):

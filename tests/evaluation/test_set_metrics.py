@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.evaluation.toy import ToySource
 from tfvid.errors import UserError
@@ -101,6 +102,32 @@ def test_actions_that_move_the_state_are_told():
         metric.update({"states": states}, 2, {"actions": learnt}, np.ones(20, bool))
     assert error.result()["value"] == pytest.approx(0, abs=1e-9)
     assert accuracy.result()["value"] == 1.0
+
+
+def test_where_the_agent_is():
+    """A paddle of 4 pixels of 40 at column 10; generated 2 to the right, then not at all; repeated 0, then 3 away."""
+    agent = set_metrics.AGENTS["breakout"]
+    distance, missed = set_metrics.Detection(False, agent), set_metrics.Detection(True, agent)
+    row = 190 * 52 // 208
+    truth, generated = np.zeros((1, 3, 52, 40, 3), np.float32), np.zeros((1, 2, 52, 40, 3), np.float32)
+    for t, place in enumerate((10, 10, 13)):
+        truth[0, t, row, place : place + 4, 0] = 0.8
+    generated[0, 0, row, 12:16, 0] = 0.8
+    for metric in (distance, missed):
+        metric.update({"images": tf.constant(truth)}, 1, {"images": tf.constant(generated)}, np.array([True]))
+    assert (distance.result()["value"], distance.result()["repeat"]) == (2.0, 1.5)
+    assert (missed.result()["value"], missed.result()["repeat"]) == (0.5, 0.0)
+
+
+def test_only_the_agents_part_of_the_state_counts():
+    rng = np.random.default_rng(2)
+    learnt = rng.integers(0, 2, (8, 5))
+    states = rng.normal(size=(8, 6, 3))
+    states[:, :, 0] = np.concatenate([np.zeros((8, 1)), np.cumsum(learnt, axis=1)], axis=1)
+    for agent, expected in ((set_metrics.Agent(1, 160.0), 0.0), (None, 50.0)):
+        metric = set_metrics.ActionEffect(False, agent)
+        metric.update({"states": states}, 1, {"actions": learnt}, np.ones(8, bool))
+        assert (metric.result()["value"] > 50) == (expected > 0)
 
 
 def test_set_metrics_in_an_evaluation_with_shards(make_run, tmp_path, monkeypatch):

@@ -111,8 +111,10 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
     )  # fmt: skip
     sampler = make_sampler(model, protocol)
     keys, outputs = described_outputs(model, protocol, dataset.element_spec, sampler)
-    step_names, set_names = _split_names(request.metrics, keys, outputs, set(dataset.element_spec))
-    options = step_metrics.options_for(model, request.weights_dir)
+    agent = set_metrics.AGENTS.get(source.name)
+    data = {*dataset.element_spec, *(["detector"] if agent and agent.detector else [])}
+    step_names, set_names = _split_names(request.metrics, keys, outputs, data)
+    options = dataclasses.replace(step_metrics.options_for(model, request.weights_dir), agent=agent)
     metrics, skipped = step_metrics.build(step_names, options)
     sets, sets_skipped = set_metrics.build(set_names, options, protocol.context + protocol.horizon)
     skipped.update(sets_skipped)

@@ -219,11 +219,13 @@ class Options:
     Attributes:
       weights_dir: folder of converted networks; None: the default one.
       pose_scale: factor from the unit of the poses to `pose_unit`.
+      agent: `tfvid.evaluation.set_metrics.Agent`, or None.
     """
 
     weights_dir: str | None = None
     pose_scale: float = 1.0
     pose_unit: str = "the unit of the data"
+    agent: object = None
 
 
 def options_for(model, weights_dir=None):

@@ -9,9 +9,11 @@ import numpy as np
 PADDLE_ROW, SCREEN_ROWS = 188, 208
 PADDLE_RED = (62, 238)
 PADDLE_WIDTH = 12  # pixels at the least
+# The same in a frame of another size: the middle of the paddle's rows, its least width as a share of the screen's.
+PADDLE_MIDDLE, SCREEN_WIDTH = 190, 160
 
 
-def paddle_positions(frames):
+def paddle_positions(frames, scaled=False):
     """Left edge of Breakout's paddle in pixels, -1 where there is none.
 
     As the published program finds it: the first run of at least 12 pixels with 62 <= red
@@ -20,27 +22,30 @@ def paddle_positions(frames):
 
     Args:
       frames: [..., H, W, 3] uint8, or float in [0, 1].
+      scaled: for frames that were made smaller: another row, and a width of fewer pixels.
 
     Returns:
       [...] int64.
     """
     frames = np.asarray(frames)
-    row = frames[..., int(PADDLE_ROW * frames.shape[-3] / SCREEN_ROWS), :, 0]
+    height, width = frames.shape[-3:-1]
+    row = frames[..., int((PADDLE_MIDDLE if scaled else PADDLE_ROW) * height / SCREEN_ROWS), :, 0]
+    least = max(1, PADDLE_WIDTH * width // SCREEN_WIDTH) if scaled else PADDLE_WIDTH
     if not np.issubdtype(row.dtype, np.integer):
         row = row * 255
     low, high = PADDLE_RED
     found = (row >= low - 1e-3) & (row <= high + 1e-3)
-    return np.apply_along_axis(_first_run, -1, found).astype(np.int64)
+    return np.apply_along_axis(_first_run, -1, found, least).astype(np.int64)
 
 
-def _first_run(found):
+def _first_run(found, least):
     start = None
     for i, hit in enumerate(found):
         last = i == len(found) - 1
         if hit and not last:
             start = i if start is None else start
         elif start is not None:
-            if i - start >= PADDLE_WIDTH:
+            if i - start >= least:
                 return start
             start = None
     return -1

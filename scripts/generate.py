@@ -8,7 +8,8 @@ all samples side by side. The same seed gives the same files.
 
     python scripts/generate.py --checkpoint=RUN --controls=FILE
 
-is for runs of cage: FILE says which tiles of which images are placed where over time.
+is for runs of cage: FILE says which tiles of which images are placed where over time; --web
+in its place opens a page to select tiles and drag them.
 
     python scripts/generate.py --checkpoint=RUN --graph=FILE --image=FRAME
 
@@ -37,6 +38,10 @@ flags.DEFINE_string("controls", None, "of cage: JSON file of what to place where
 flags.DEFINE_string("graph", None, "of ag2vid: JSON file of objects and actions (tfvid/models/ag2vid/action_graph.py)")
 flags.DEFINE_string("image", None, "with --graph: the first frame")
 flags.DEFINE_integer("clip", None, "with --graph: take the first frame of this clip of the data set instead")
+flags.DEFINE_bool("web", False, "of cage: serve a page to select tiles and drag them over time")
+flags.DEFINE_multi_string("image", [], "of --web: image files to take tiles of; default: frames of test clips")
+flags.DEFINE_string("host", "127.0.0.1", "of --web: address; 0.0.0.0 lets others on the network compose")
+flags.DEFINE_integer("port", 8080, "of --web", lower_bound=0, upper_bound=65535)
 flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
 
 
@@ -45,6 +50,13 @@ def main():
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
+    if FLAGS.controls and FLAGS.web:
+        raise UserError("expected --controls or --web, not both")
+    if FLAGS.web:
+        from tfvid.serving.compose_web import serve
+
+        serve(FLAGS.checkpoint, FLAGS.image, FLAGS.input_dir, FLAGS.host, FLAGS.port)
+        return
     if FLAGS.controls:
         from tfvid.evaluation.compositions import compose_file
 

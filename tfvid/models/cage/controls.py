@@ -11,6 +11,7 @@ Pixels are (x, y) with the origin at the top left; tiles are (row, column).
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -130,7 +131,7 @@ class Controls:
     def move(self, frame, group, dx=0.0, dy=0.0):
         """Puts a group (dx, dy) pixels from where it is in its image, to the nearest tiles."""
         width, height = self.grid.tile
-        across, down = round(dx / width), round(dy / height)
+        across, down = math.floor(dx / width + 0.5), math.floor(dy / height + 0.5)
         self._put(frame, group, lambda corner: (corner[0] + across * width, corner[1] + down * height))
 
     def move_to(self, frame, group, x, y):

@@ -4,7 +4,8 @@
     python scripts/request.py --export_dir=exported/savp --url=http://localhost:8501/v1/models/savp:predict \\
         --output=answer.gif
 
-Without --url the request's JSON body is written, for curl -d @request.json; with it the answer is written as a GIF.
+Without --url the request's JSON body is written, for curl -d @request.json, or its inputs as .npz, for
+examples/serving/client.py; with --url the answer is written as a GIF.
 The inputs are checked against the exported signature first.
 """
 
@@ -17,13 +18,14 @@ from tfvid import cli
 from tfvid.errors import UserError
 
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "folder that scripts/export.py wrote", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "file to write: .json, or .gif with --url", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "file to write: .json or .npz, or .gif with --url", required=True)
 _URL = flags.DEFINE_string("url", None, "address of the model, .../v1/models/NAME:predict")
 _DATASET = flags.DEFINE_string("dataset", None, "data set of the clip; default: the one trained on")
 _INPUT_DIR = flags.DEFINE_string("input_dir", None, "its folder; default: data/<dataset>")
 _SPLIT = flags.DEFINE_string("split", "test", "train, val or test")
 _CLIP = flags.DEFINE_integer("clip", 0, "number of the clip", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the sample")
+_ACTIONS = flags.DEFINE_list("actions", None, "of caddy: an action for each new frame, as in 1,0,2")
 _SIGNATURE = flags.DEFINE_string("signature", "serving_default", "signature to call")
 _FPS = flags.DEFINE_float("fps", 4.0, "frames per second of the GIF", lower_bound=0.1)
 
@@ -32,7 +34,14 @@ def main():
     from tfvid.serving import request
 
     folder = request.version_folder(_EXPORT_DIR.value)
-    text = request.build(folder, clip(folder), _SEED.value, _SIGNATURE.value)
+    inputs = request.inputs_for(folder, clip(folder), _SEED.value, _SIGNATURE.value, given())
+    if _OUTPUT.value.endswith(".npz"):
+        import numpy as np
+
+        np.savez_compressed(_OUTPUT.value, **inputs)
+        print(f"{_OUTPUT.value}: {', '.join(f'{k} {list(np.shape(v))}' for k, v in inputs.items())}")
+        return
+    text = request.body(inputs, _SIGNATURE.value)
     if not _URL.value:
         with open(_OUTPUT.value, "w") as f:
             f.write(text)
@@ -45,6 +54,15 @@ def main():
     images = request.send(_URL.value, text)["images"][0]
     write_gif(_OUTPUT.value, np.clip(np.round(images * 255), 0, 255).astype("uint8"), _FPS.value)
     print(f"{_OUTPUT.value}: {len(images)} frames")
+
+
+def given():
+    """{input: value} of the flags."""
+    if _ACTIONS.value is None:
+        return {}
+    if not all(a.strip().isdecimal() for a in _ACTIONS.value):
+        raise UserError(f"--actions: expected integers, as in 1,0,2. Received: {','.join(_ACTIONS.value)!r}")
+    return {"actions": [[int(a) for a in _ACTIONS.value]]}
 
 
 def clip(folder):

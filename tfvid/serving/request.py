@@ -14,6 +14,9 @@ import numpy as np
 from tfvid.errors import UserError
 from tfvid.serving.export import SERVING_DEFAULT, read_signatures, versions
 
+# Inputs that no data set has and that may be zeros: nothing is placed.
+ZEROS_IF_MISSING = ("controls", "control_masks")
+
 
 def version_folder(path):
     """`path` itself where it holds a SavedModel, else its highest version's folder."""
@@ -21,19 +24,26 @@ def version_folder(path):
     return os.path.join(path, str(there[-1])) if there else path
 
 
-def inputs_of_clip(inputs, batch, seed):
+def inputs_of_clip(inputs, batch, seed, given=None):
     """The inputs of a signature from a batch of the data pipeline.
 
     Args:
       inputs: {name: {"shape", "dtype"}} of the signature.
       batch: {key: array with batch axis}; images uint8, longer in time than needed or as long.
       seed: integer.
+      given: {name: values} that are no part of the data, such as the actions of a player.
 
     Returns:
       {name: array}, cut to the signature's lengths; images in [0, 1] where it takes floats.
     """
-    result = {}
+    result, given = {}, given or {}
     for name, tensor in inputs.items():
+        if name in given:
+            result[name] = np.asarray(given[name], tensor["dtype"])
+            continue
+        if name in ZEROS_IF_MISSING and name not in batch:
+            result[name] = np.zeros([size or len(batch["images"]) for size in tensor["shape"]], tensor["dtype"])
+            continue
         if name == "seed":
             result[name] = np.full([d or 1 for d in tensor["shape"]], seed, tensor["dtype"])
             continue
@@ -79,18 +89,22 @@ def body(values, signature=SERVING_DEFAULT):
 
 
 def build(model_dir, batch, seed, signature=SERVING_DEFAULT):
-    """The JSON text for an exported model and a batch.
+    """The JSON text for an exported model and a batch; arguments as of `inputs_for`."""
+    return body(inputs_for(model_dir, batch, seed, signature), signature)
+
+
+def inputs_for(model_dir, batch, seed, signature=SERVING_DEFAULT, given=None):
+    """{input: array} for an exported model and a batch.
 
     Args:
       model_dir: folder of a version, or of all versions.
-      batch: see `inputs_of_clip`.
-      seed: integer.
+      batch, seed, given: see `inputs_of_clip`.
       signature: name.
     """
     signatures = read_signatures(version_folder(model_dir))
     if signature not in signatures:
         raise UserError(f"--signature: expected one of {', '.join(signatures)}. Received: {signature!r}")
-    return body(inputs_of_clip(signatures[signature]["inputs"], batch, seed), signature)
+    return inputs_of_clip(signatures[signature]["inputs"], batch, seed, given)
 
 
 def send(url, text, timeout=300):

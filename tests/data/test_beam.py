@@ -165,5 +165,6 @@ def test_two_worker_processes_write_the_same_files_as_the_local_pool(tmp_path, m
     )
     by_beam = _prepare(dataset, source, tmp_path / "beam", options, TWO_PROCESSES, items_per_file=2)
     assert by_beam == local and sum(e["clips"] for e in by_beam.splits.values()) > 0
-    assert len(by_beam.broken) == (2 if dataset == "video_folder" else 0)
+    # One of the annotated videos has no states, which its neighbours have.
+    assert len(by_beam.broken) == (2 if dataset == "video_folder" else 1)
     _assert_same(tmp_path / "pool", tmp_path / "beam")

@@ -19,7 +19,7 @@ def placed(controls, frame=0):
 
 def test_tiles_in_a_box():
     assert GRID.tiles_in_box((8, 8, 24, 16)) == ((1, 1), (1, 2))
-    assert GRID.tiles_in_box((9, 9, 20, 16)) == ((1, 1), (1, 2))  # 7/8 of one tile, half of the other less a row
+    assert GRID.tiles_in_box((9, 8, 20, 16)) == ((1, 1), (1, 2))  # 7/8 of one tile, half of the other
     assert GRID.tiles_in_box((9, 9, 11, 11)) == ((1, 1),)  # less than half of any: the fullest
     assert GRID.tiles_in_box((100, 100, 110, 110)) == ()
 

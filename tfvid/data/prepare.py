@@ -35,6 +35,7 @@ PROGRESS_FOLDER = ".progress"
 PREPARATIONS = {
     "breakout": "tfvid.data.breakout:Breakout",
     "caddy_videos": "tfvid.data.caddy_videos:CaddyVideos",
+    "cage_latents": "tfvid.data.cage_latents:CageLatents",
     "cater": "tfvid.data.cater:Cater",
     "clevrer": "tfvid.data.clevrer:Clevrer",
     "demo": "tfvid.data.demo:Demo",

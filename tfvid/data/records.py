@@ -74,6 +74,7 @@ KEYS = {
     "action_destinations": Key(
         ("N", "2"), "float32", "where the top left corner of the subject's box ends; 0: nowhere"
     ),
+    "latents": Key(("T", "h", "w", "c"), "float32", "latents of a frozen autoencoder on a grid, not quantised"),
     "features": Key(("T", "h", "w", "F"), "float32", "features of a frozen network on a grid"),
 }
 

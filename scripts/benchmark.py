@@ -82,21 +82,11 @@ def prepare(folder):
         # Three batches at least, so that shuffling and prefetching have something to do.
         clips = max(16, 3 * hparams.batch_size)
         length = max(hparams.sequence_length or 0, hparams.long_sequence_length or 0)
-        synthetic.write(data, dataset, clips, axis_sizes(_SIZES.value), length)
+        length = (length - 1) * ((hparams.frame_skip or 0) + 1) + 1 if length else 0
+        synthetic.write(data, dataset, clips, synthetic.axis_sizes(_SIZES.value), length)
     hparams = hparams.with_dataset_defaults(open_source(dataset, data).defaults()).replace(dataset=dataset)
     hparams.save(os.path.join(folder, "hparams.json"))
     return hparams, {"model": _MODEL.value, "dataset": dataset, "folder": data, "steps": _STEPS.value}
-
-
-def axis_sizes(text):
-    """`H=128,W=128` -> {"H": 128, "W": 128}."""
-    sizes = {}
-    for part in filter(None, text.split(",")):
-        axis, _, number = part.partition("=")
-        if not number.isdecimal() or int(number) < 1:
-            raise UserError(f"--sizes: expected AXIS=NUMBER,AXIS=NUMBER. Received: {part!r}")
-        sizes[axis.strip()] = int(number)
-    return sizes
 
 
 def run_part(part, folder, work):

@@ -87,8 +87,10 @@ def generate(setting):
     first, _ = _timed(sample)
     times = [_timed(sample) for _ in range(setting.steps)]
     wall = statistics.median(w for w, _ in times)
+    parts = model.timed_parts(batch) if hasattr(model, "timed_parts") else {}
     return {
         "frames": horizon,
+        "parts_seconds": {name: _median_seconds(call, setting.steps) for name, call in parts.items()},
         "seconds_to_first_video": first,
         "frame_seconds": wall / horizon,
         "frame_cpu_seconds": statistics.median(c for _, c in times) / horizon,
@@ -157,6 +159,12 @@ def _finish(logs):
     """Waits until a step is done."""
     for value in logs.values():
         np.asarray(value)
+
+
+def _median_seconds(call, repeats):
+    """Seconds of a call whose first run, which traces it, is not counted."""
+    call()
+    return statistics.median(_timed(call)[0] for _ in range(repeats))
 
 
 def _timed(call):

@@ -57,6 +57,8 @@ def text(results):
         parts.append(f"\nWhere the time of a {title} goes (operations that run side by side add up):\n")
         parts.append("| operation | seconds | number |\n| --- | --- | --- |")
         parts += [f"| {kind} | {s:.4f} | {n:.0f} |" for kind, s, n in results[part]["top_operations"]]
+    for name, seconds in results.get("generate", {}).get("parts_seconds", {}).items():
+        parts.append(f"\n{name}: {seconds:.3f} s")
     train = results.get("train", {})
     if train.get("operations_of_unknown_shape") or train.get("loops_of_unknown_length"):
         parts.append(

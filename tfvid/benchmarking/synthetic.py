@@ -44,6 +44,16 @@ PUBLISHED = {
         ("poses", "pose_visible", "action_class"),
         {"context_frames": 1, "sequence_length": 9, "long_sequence_length": 33},
     ),
+    "clevrer": (
+        {"H": 128, "W": 128, "C": 3},
+        (),
+        {"context_frames": 1, "sequence_length": 16, "long_sequence_length": 16},
+    ),
+    "epic": (
+        {"H": 256, "W": 256, "C": 3},
+        (),
+        {"context_frames": 1, "sequence_length": 16, "long_sequence_length": 16},
+    ),
 }
 
 
@@ -67,6 +77,17 @@ def published(dataset, sizes=None):
             f" Received: {dataset!r}"
         )
     return {"C": 3, **sizes}, (), {"context_frames": 2, "sequence_length": 12, "long_sequence_length": 30}
+
+
+def axis_sizes(text):
+    """`H=128,W=128` -> {"H": 128, "W": 128}."""
+    sizes = {}
+    for part in filter(None, text.split(",")):
+        axis, _, number = part.partition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise UserError(f"--sizes: expected AXIS=NUMBER,AXIS=NUMBER. Received: {part!r}")
+        sizes[axis.strip()] = int(number)
+    return sizes
 
 
 def random_clip(rng, sizes, keys, length):

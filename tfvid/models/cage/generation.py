@@ -216,6 +216,21 @@ class Generation:
             outputs |= {"control_error": tf.stack(errors), "control_error_repeat": repeat, "num_controls": count}
         return outputs
 
+    def timed_parts(self, batch):
+        """{name: call} of what benchmarks measure beside a whole video: one evaluation of the vector field."""
+        h, targets = self.hparams, self.hparams.num_target_frames
+        y = tf.zeros([1, h.window, *h.state_res, h.state_size], self._float)
+        features, masks = self._controls(y, targets, None, None)
+        condition = self._condition(features, masks, h.gamma)
+        context = tf.zeros([h.num_context_frames], tf.int32)
+
+        @tf.function
+        def velocity(y):
+            start = h.window - targets
+            return self._velocity(y, y[:, start:], start, context, tf.zeros([targets], y.dtype), condition, h.gamma)
+
+        return {f"one ODE evaluation of {h.window} frames": lambda: velocity(y).numpy()}
+
     def true_controls(self, initial, truth):
         """Features of the tiles of each true frame that differ most from the frame before: (controls, masks)."""
         before = tf.concat([initial[:, -1:], truth[:, :-1]], axis=1)

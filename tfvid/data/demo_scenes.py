@@ -44,7 +44,7 @@ class DemoScenes(Preparation):
         "test_clips": Option(32, "clips for the test"),
         "seed": Option(0, "draws everything"),
     }
-    ITEMS_PER_FILE = 128
+    ITEMS_PER_FILE = 64
     DEFAULTS = {"context_frames": 1, "sequence_length": 12, "long_sequence_length": 16, "time_shift": 1}
 
     def validate(self):

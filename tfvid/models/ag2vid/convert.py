@@ -5,10 +5,16 @@ spectral norm runs over (in, k_y, k_x).
 """
 
 import numpy as np
+import tensorflow as tf
 
+from tfvid.conversion import torch_file
+from tfvid.conversion.assign import Source
+from tfvid.errors import UserError
 from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator, PatchDiscriminator
 from tfvid.models.ag2vid.networks_graph import AttributeEmbedding, GraphConvolution
 from tfvid.models.ag2vid.networks_video import InstanceNorm
+
+IMAGE_SIZE = 256
 
 
 def _conv(name, layer):
@@ -169,3 +175,59 @@ def model_map(model):
             entries |= graph_map("acts_to_objs.module.", model.acts_to_objs)
         entries |= video_map("layout_to_video.module.", model.video, model.appearance)
     return entries
+
+
+# Checkpoints of the original program (`itr_<step>.pt`); see `tfvid.conversion`.
+
+
+def variable_map(model):
+    """{variable path: Source} of a whole `AG2Vid`: `model_state` and `d_img_state` of the file."""
+    entries = {f"model_state.{name}": entry for name, entry in model_map(model).items()}
+    if not model.hparams.graph_only:
+        found = discriminator_map("", model.discriminator)
+        entries |= {f"d_img_state.{name}": entry for name, entry in found.items()}
+    return {variable.path: Source(name, transform) for name, (variable, transform) in entries.items()}
+
+
+def is_ignorable(name):
+    """The mask network, which the original never calls, and the step count."""
+    return ".mask_net." in name or name == "step"
+
+
+def is_optional(path):
+    """The discriminator, which only training needs."""
+    return path.startswith("discriminator/")
+
+
+def read_source(path):
+    """{name: array} of the model's and the discriminator's weights, and `step`.
+
+    Optimisers stay out (their order differs from run to run in the original), and so do
+    the vocabulary and the second copy of the discriminator.
+    """
+    content = torch_file.read(path)
+    if not isinstance(content, dict) or "model_state" not in content:
+        raise UserError(f"{path}: expected a checkpoint of AG2Vid with model_state, d_img_state, ...")
+    arrays = torch_file.flatten({k: content[k] for k in ("model_state", "d_img_state") if k in content})
+    arrays = {k.replace("d_img_state.module.", "d_img_state.", 1): v for k, v in arrays.items()}
+    counters = content.get("counters")
+    if isinstance(counters, dict) and isinstance(counters.get("t"), int):
+        arrays["step"] = np.int64(counters["t"])
+    return arrays
+
+
+def data_spec(hparams):
+    """The data of the published configurations, for users who do not have it; numbers of slots are free."""
+    h, objects, actions = hparams, 10, 20
+    length = h.sequence_length or 16
+    spec = {
+        "images": tf.TensorSpec([length, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8),
+        "objects": tf.TensorSpec([objects, len(h.attribute_sizes)], tf.int32),
+        "boxes": tf.TensorSpec([length, objects, 4], tf.float32),
+        "timed_actions": tf.TensorSpec([actions, 3], tf.int32),
+        "action_progress": tf.TensorSpec([length, actions], tf.float32),
+        "action_destinations": tf.TensorSpec([actions, 2], tf.float32),
+    }
+    if not h.image_node:
+        spec["relations"] = tf.TensorSpec([length, 4, 3], tf.int32)
+    return spec

@@ -1,0 +1,147 @@
+"""AG2Vid through the model's contract, at tiny sizes. The recordings are in tests/parity."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.models import ag2vid_tiny as tiny
+from tfvid import models
+from tfvid.errors import UserError
+from tfvid.models.ag2vid import graph_inputs as inputs_lib
+from tfvid.models.ag2vid.model import box_views, overlap
+from tfvid.models.draws import RecordedDraws
+from tfvid.serving.export import export
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.build()
+
+
+def test_a_step_moves_every_network_and_stays_finite(model):
+    before = {v.path: v.numpy() for v in model.trainable_weights}
+    logs = {k: float(v) for k, v in model.train_step(tiny.batch()).items()}
+    assert all(np.isfinite(v) for v in logs.values())
+    assert {"GAN_Img", "GAN_Feat", "loss_F_Warp", "D_img_fake", "D_img_real", "bbox_pred"} <= set(logs)
+    moved = {v.path.split("/")[0] for v in model.trainable_weights if not np.array_equal(before[v.path], v.numpy())}
+    assert moved == {"acts_to_boxes", "acts_to_objs", "appearance", "video", "discriminator"}
+    assert int(model.step) == 1
+
+
+def test_boxes_are_learnt_and_repeat():
+    runs = []
+    for steps in (5, 300):
+        model = tiny.build(graph_only=True, lr=0.005, masked_box_loss=True)
+        step = tf.function(model.train_step)
+        runs.append([float(step(tiny.batch())["bbox_pred"]) for _ in range(steps)])
+    assert runs[0] == runs[1][:5]
+    assert runs[1][-1] < 0.05 * runs[1][0]
+    logs = {k: v.numpy() for k, v in model.test_step(tiny.batch()).items()}
+    assert (logs["iou"] > logs["iou_static"]).all() and "psnr" not in logs
+
+
+def test_window_keeps_the_clock(model):
+    clip = model.frames_clip(tiny.batch(), RecordedDraws({"window": np.array([2, 0])}))
+    np.testing.assert_allclose(clip["action_graph"][0, 0], [0, 0, 0, 2 / 5, 5 / 5, 0.5, 0.2], rtol=1e-5)
+    np.testing.assert_allclose(clip["action_graph"][1, 0, 3:5], [0, 3 / 5], atol=1e-6)
+    np.testing.assert_allclose(clip["boxes"][0, :, 0, 0], [0.3, 0.4, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(clip["boxes"][0, 0, 0, 2:], [0.3, 0.3], rtol=1e-5)
+    pixels = model.denormalize(clip["images"])
+    np.testing.assert_allclose(pixels[0, 0], tiny.batch()["images"][0, 2] / 255, atol=1e-5)
+
+
+def test_image_node_comes_last_and_empty_slots_take_no_part():
+    found = inputs_lib.graph_inputs(tiny.batch(), 5, tiny.hparams())
+    assert found["objects"][0].numpy().tolist() == [[1, 2, 1], [3, 1, 2], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(found["boxes"][0, 3, 3], [0, 0, 1, 1])
+    assert found["triplets"][0, 4].numpy().tolist() == [[0, 0, 3], [1, 0, 3], [0, 1, 0]]
+    assert found["action_graph"][0, 1].numpy().tolist() == [0, 4, 0, -1, -1, 0, 0]
+
+
+def test_relations_of_the_data_go_on_as_the_last_ones():
+    relations = tf.constant([[[[0, 1, 1]], [[1, 0, 0]], [[-1, -1, -1]]]])
+    batch = {"objects": tf.ones([1, 2, 1], tf.int32), "relations": relations}
+    rows = inputs_lib.relation_rows(batch, 5, 2, image_node=False)[0, :, 0].numpy().tolist()
+    assert rows == [[0, 1, 1], [1, 0, 0], [0, 2, 0], [0, 2, 0], [0, 2, 0]]
+
+
+def test_corners_and_extents_are_inverse():
+    boxes = tf.constant([[0.1, 0.2, 0.5, 0.9]])
+    np.testing.assert_allclose(inputs_lib.to_extents(boxes), [[0.1, 0.2, 0.4, 0.7]], rtol=1e-6)
+    np.testing.assert_allclose(inputs_lib.to_corners(inputs_lib.to_extents(boxes)), boxes, rtol=1e-6)
+
+
+def test_overlap_counts_real_boxes_alone():
+    truth = tf.constant([[[[0.0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 0, 0]]]])
+    predicted = tf.constant([[[[0.0, 0, 0.5, 0.5], [0.5, 0.5, 1.5, 0.7], [0.3, 0.3, 0.9, 0.9]]]])
+    values = {k: float(v[0]) for k, v in overlap(predicted, truth).items()}
+    assert values == pytest.approx({"iou": (1 + 0.4) / 2, "iou_above_0.3": 1.0, "iou_above_0.5": 0.5})
+
+
+def test_validation_has_frames_and_the_static_baseline(model):
+    logs = {k: v.numpy() for k, v in model.test_step(tiny.batch()).items()}
+    moved = [0.2 / 0.4, 0.1 / 0.5, 0, 0]  # IoU of the first box with where it was
+    np.testing.assert_allclose(logs["iou_static"], (sum(moved) + 4) / 8, rtol=1e-4)
+    assert logs["psnr"].shape == (2,) and np.isfinite(logs["psnr"]).all()
+
+
+@pytest.mark.parametrize("horizon", [None, 2, 7])
+def test_generation_is_deterministic_for_any_horizon(model, horizon):
+    batch = tiny.batch()
+    outputs = model.generate(batch, seed=1, num_samples=2, horizon=horizon)
+    count = horizon or 4
+    assert outputs["images"].shape == (2, 2, count, 32, 32, 3) and outputs["boxes"].shape == (2, 2, count, 3, 4)
+    assert float(tf.reduce_min(outputs["images"])) >= 0 and float(tf.reduce_max(outputs["images"])) <= 1
+    np.testing.assert_array_equal(outputs["images"][0], outputs["images"][1])
+    assert not outputs["boxes"][..., 2, :].numpy().any()
+    # Nothing after the first frame is looked at, but the actions.
+    other = {**batch, "images": tf.concat([batch["images"][:, :1], batch["images"][:, 1:] // 2], 1)}
+    np.testing.assert_array_equal(outputs["images"][0], model.generate(other, 2, 1, horizon)["images"][0])
+
+
+def test_the_graph_steers_the_boxes(model):
+    batch = tiny.batch()
+    other = {**batch, "action_destinations": batch["action_destinations"] * 0 + 0.9}
+    boxes = [model.generate(b, 0, 1, 3)["boxes"].numpy() for b in (batch, other)]
+    assert np.abs(boxes[0] - boxes[1]).max() > 1e-5
+
+
+def test_graph_only_shows_boxes():
+    model = tiny.build(graph_only=True)
+    assert set(model.optimizers_by_name) == {"graph"}
+    outputs = model.generate(tiny.batch(), 0)
+    assert outputs["images"].shape == (1, 2, 4, 32, 32, 3)
+    assert model.truth_frames(tiny.batch(), 4).shape == (2, 4, 32, 32, 3)
+    picture = box_views(tf.constant([[0.0, 0.0, 0.5, 1.0]]), 4, 4).numpy()
+    assert (picture[:, :2] != picture[:, 2:]).any(-1).all()
+
+
+@pytest.mark.parametrize("graph_only", [True, False])
+def test_export_gives_what_generate_gives(model, tmp_path, graph_only):
+    model = tiny.build(graph_only=True) if graph_only else model
+    path = export(model, str(tmp_path / "served"), model_name="ag2vid")
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    batch = tiny.batch()
+    values = {**batch, "boxes": batch["boxes"][:, :1], "images": model.images_to_float(batch["images"][:, :1])}
+    names = serve.structured_input_signature[1]
+    served = serve(**{k: tf.constant(0, tf.int64) if k == "seed" else values[k] for k in names})
+    ours = model.generate(batch, 0)
+    for key in ("images", "boxes"):
+        np.testing.assert_allclose(served[key], ours[key][0], atol=1e-5)
+
+
+def test_what_does_not_fit_is_said():
+    labels = {**tiny.LABELS, "timed_actions": ["slide"]}
+    tiny.hparams().check_labels(tiny.LABELS)
+    with pytest.raises(UserError, match="num_actions: expected 2, the data's 1 and padding. Received: num_actions=5"):
+        tiny.hparams().check_labels(labels)
+    with pytest.raises(UserError, match=r"attribute_sizes: expected the data's, \[4, 6, 3\]"):
+        tiny.hparams(attribute_sizes=[4, 6, 4]).check_labels(tiny.LABELS)
+    with pytest.raises(UserError, match="frames_per_action: expected at most sequence_length=5"):
+        tiny.hparams(frames_per_action=6)
+    with pytest.raises(UserError, match="objects: expected 2 attributes"):
+        models.build("ag2vid", tiny.hparams(attribute_sizes=[4, 6], graph_only=True), tiny.spec())
+    with pytest.raises(UserError, match="relations: expected them in the data"):
+        models.build("ag2vid", tiny.hparams(image_node=False, graph_only=True), tiny.spec())
+    with pytest.raises(UserError, match="expected square frames with a side divisible by 32. Received: 48x48"):
+        models.build("ag2vid", tiny.hparams(), tiny.spec(size=48))

@@ -35,16 +35,9 @@ flags.DEFINE_string("weights_dir", None, "folder of converted network weights; d
 flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
 
 
-def parse_shard(text):
-    """"i/n" -> (i, n)."""
-    first, slash, second = text.partition("/")
-    if not slash or not (first.isdigit() and second.isdigit()):
-        raise UserError(f"--shard: expected i/n, for example 0/4. Received: {text!r}")
-    return int(first), int(second)
-
-
 def main():
     from tfvid.evaluation.evaluate import Request, evaluate
+    from tfvid.evaluation.runs import parse_shard
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")

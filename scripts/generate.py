@@ -36,17 +36,20 @@ flags.DEFINE_integer("batch_size", 8, "clips in a batch; it is part of what the 
 flags.DEFINE_integer("horizon", None, "frames to predict; default: those of a test clip")
 flags.DEFINE_string("controls", None, "of cage: JSON file of what to place where (tfvid/models/cage/control_file.py)")
 flags.DEFINE_string("graph", None, "of ag2vid: JSON file of objects and actions (tfvid/models/ag2vid/action_graph.py)")
-flags.DEFINE_string("image", None, "with --graph: the first frame")
 flags.DEFINE_integer("clip", None, "with --graph: take the first frame of this clip of the data set instead")
 flags.DEFINE_bool("web", False, "of cage: serve a page to select tiles and drag them over time")
-flags.DEFINE_multi_string("image", [], "of --web: image files to take tiles of; default: frames of test clips")
+flags.DEFINE_multi_string(
+    "image", [], "of --web: image files to take tiles of; default: frames of test clips; with --graph: the first frame"
+)
 flags.DEFINE_string("host", "127.0.0.1", "of --web: address; 0.0.0.0 lets others on the network compose")
 flags.DEFINE_integer("port", 8080, "of --web", lower_bound=0, upper_bound=65535)
 flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
+flags.DEFINE_string("shard", "0/1", "i/n: this process takes every n-th batch from the i-th on; the last one writes the page")
 
 
 def main():
     from tfvid.evaluation.generation import Request, generate
+    from tfvid.evaluation.runs import parse_shard
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
@@ -69,7 +72,10 @@ def main():
 
         stem = os.path.splitext(os.path.basename(FLAGS.graph))[0]
         output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", stem)
-        wanted = action_graphs.Request(FLAGS.graph, FLAGS.image, FLAGS.clip, FLAGS.split, FLAGS.fps)
+        if len(FLAGS.image) > 1:
+            raise UserError(f"--image: expected one with --graph. Received: {', '.join(FLAGS.image)}")
+        image = FLAGS.image[0] if FLAGS.image else None
+        wanted = action_graphs.Request(FLAGS.graph, image, FLAGS.clip, FLAGS.split, FLAGS.fps)
         action_graphs.compose_graph(FLAGS.checkpoint, wanted, output_dir, FLAGS.input_dir)
         return
     request = Request(
@@ -80,6 +86,7 @@ def main():
         batch_size=FLAGS.batch_size,
         horizon=FLAGS.horizon,
         fps=FLAGS.fps,
+        shard=parse_shard(FLAGS.shard),
     )
     output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", FLAGS.split)
     generate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir, skip_corrupt=FLAGS.skip_corrupt)

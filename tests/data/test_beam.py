@@ -168,3 +168,20 @@ def test_two_worker_processes_write_the_same_files_as_the_local_pool(tmp_path, m
     # One of the annotated videos has no states, which its neighbours have.
     assert len(by_beam.broken) == (2 if dataset == "video_folder" else 1)
     _assert_same(tmp_path / "pool", tmp_path / "beam")
+
+
+@needs_beam
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--runner=FlinkRunner,--flink_master=HOST:8081,--environment_type=DOCKER,--environment_config=IMAGE,--parallelism=32",
+        "--runner=SparkRunner,--spark_master_url=spark://HOST:7077,--environment_type=DOCKER,--environment_config=IMAGE",
+    ],
+)
+def test_options_of_the_readme_are_known(text):
+    from tfvid.data import beam
+
+    with open("README.md") as f:
+        assert text in f.read()
+    options = beam.parse_options(text)
+    assert set(options.get_all_options(retain_unknown_options=True)) == set(options.get_all_options())

@@ -16,7 +16,7 @@ def make_run(tmp_path, monkeypatch):
 
     def make(name="run", source=None, gain=1.0, **changes):
         source = source or toy.ToySource()
-        monkeypatch.setattr(runs, "open_source", lambda dataset, input_dir=None: source)
+        monkeypatch.setattr(runs, "open_source", lambda dataset, input_dir=None, skip_corrupt=False: source)
         hparams = toy.ToyHParams(dataset="toy", **changes).with_dataset_defaults(source.defaults())
         run = RunFolder.create(str(tmp_path / name), "toy", hparams, source.spec(hparams), dataset="toy")
         model = run.build_model()

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -44,6 +45,22 @@ def test_same_seed_same_files(make_run, tmp_path):
     assert a == b
     assert a["gen_image_00000_00_05.png"] != c["gen_image_00000_00_05.png"]
     assert a["gen_image_00000_00_05.png"] != a["gen_image_00000_01_05.png"]
+
+
+def test_shards_write_the_files_and_the_page_of_one_process(make_run, tmp_path):
+    path = make_run(source=ToySource(count=7))
+    request, quiet = {**vars(SMALL), "num_videos": 5}, lambda line: None
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    generate(path, whole, Request(**request), report=quiet)
+    for i in (2, 0):
+        assert generate(path, parts, Request(**{**request, "shard": (i, 3)}), report=quiet) is None
+        assert not os.path.exists(f"{parts}/index.html")
+    said = []
+    with pytest.raises(UserError, match="2-of-3.json: expected a shard of the same command"):
+        generate(path, parts, Request(**{**request, "shard": (1, 3), "seed": 1}), report=quiet)
+    generate(path, parts, Request(**{**request, "shard": (1, 3)}), report=said.append)
+    shutil.rmtree(f"{parts}/shards")
+    assert contents(whole) == contents(parts) and said
 
 
 def test_grey_frames_and_longer_horizon(make_run, tmp_path):

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.serving.harness import request_for, run_alone
 from tests.serving.test_export import ServedToy
@@ -190,7 +191,7 @@ def grpc_server(served):
 
         def GetModelMetadata(self, request, context):
             table = get_model_metadata_pb2.SignatureDefMap()
-            saved = tf.compat.v1.saved_model.loader_impl.parse_saved_model(served.path)
+            saved = saved_model_pb2.SavedModel.FromString((pathlib.Path(served.path) / "saved_model.pb").read_bytes())
             for name, signature in saved.meta_graphs[0].signature_def.items():
                 table.signature_def[name].CopyFrom(signature)
             answer = get_model_metadata_pb2.GetModelMetadataResponse()

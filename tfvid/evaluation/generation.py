@@ -1,11 +1,13 @@
 """Generating futures for clips of a data set; see scripts/generate.py."""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from tfvid.data.records import read_json, write_atomically
 from tfvid.data.video_files import encode_png, write_gif
 from tfvid.errors import UserError
 from tfvid.evaluation import runs
@@ -17,7 +19,11 @@ from tfvid.evaluation.samples import to_uint8
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked for; every field is a flag of scripts/generate.py."""
+    """What is asked for; every field is a flag of scripts/generate.py.
+
+    Attributes:
+      shard: (i, n): only every n-th batch from the i-th on.
+    """
 
     split: str = "test"
     num_samples: int = 5
@@ -26,6 +32,7 @@ class Request:
     batch_size: int = 8
     horizon: int | None = None
     fps: float = 4.0
+    shard: tuple = (0, 1)
 
 
 def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip_corrupt=False):
@@ -34,6 +41,8 @@ def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip
         gen_image_<clip>_<sample>.gif         given, then predicted frames
         gen_image_<clip>_<sample>_<time>.png  predicted frames
         clip_<clip>.gif                       truth and samples side by side
+
+    With shards, each writes its clips' files, and the last one to finish the page of all; the others return None.
 
     Raises:
       UserError: one line on what does not fit, before anything is computed.
@@ -44,6 +53,9 @@ def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip
         raise UserError(f"--fps: expected a positive number. Received: {request.fps}")
     if request.num_videos < 0:
         raise UserError(f"--num_videos: expected at least 1, or 0 for all. Received: {request.num_videos}")
+    i, n = request.shard
+    if not 0 <= i < n:
+        raise UserError(f"--shard: expected i/n with 0 <= i < n. Received: {i}/{n}")
     source = runs.open_data([trial], input_dir, skip_corrupt)
     horizon = request.horizon or trial.default_horizon
     protocol = Protocol(trial.context, horizon, request.num_samples, request.seed, request.batch_size)
@@ -53,24 +65,53 @@ def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip
     runs.prepare_folder(output_dir)
     model = trial.run.load_model(trial.step)
     dataset = source.evaluation_batches(
-        request.split, trial.run.hparams, min(request.batch_size, clips), length=length, limit=clips
-    )
+        request.split, trial.run.hparams, min(request.batch_size, clips), length=length, limit=clips,
+        shard=request.shard,
+    )  # fmt: skip
     page = Page(f"{trial.label} on {source.name}/{request.split}")
     page.text(
         f"{protocol.context} frames given (green border), {horizon} predicted (red), seed {request.seed};"
         " from left to right: truth, samples."
     )
-    sample = make_sampler(model, protocol)
+    sample, written = make_sampler(model, protocol), []
     for batch in dataset:
-        for index, sources in _write_batch(model, sample, batch, protocol, output_dir, request.fps):
-            page.heading(f"clip {index}")
-            page.clips(sources)
+        written += _write_batch(model, sample, batch, protocol, output_dir, request.fps)
+    if n > 1:
+        facts = [trial.run.path, int(model.step.numpy()), clips, dataclasses.asdict(protocol), request.split, request.fps]
+        written = _merged(output_dir, request.shard, facts, written, report)
+        if written is None:
+            return None
+    for index, sources in written:
+        page.heading(f"clip {index}")
+        page.clips(sources)
     path = os.path.join(output_dir, "index.html")
     page.write(path)
     report(f"{clips} clips of {source.name}/{request.split}, {request.num_samples} samples each, seed {request.seed}")
     report(f"page: {path}")
     report(f"GIFs: {os.path.join(output_dir, 'clip_*.gif')} (truth, then samples, side by side)")
     return path
+
+
+def _merged(folder, shard, facts, written, report):
+    """What all shards have written, in the order of the clips; None while others are missing.
+
+    Args:
+      facts: JSON values that must be the same in all shards.
+      written: [(clip index, {caption: GIF})] of this one.
+    """
+    i, n = shard
+    paths = [os.path.join(folder, "shards", f"{k}-of-{n}.json") for k in range(n)]
+    tf.io.gfile.makedirs(os.path.dirname(paths[i]))
+    write_atomically(paths[i], json.dumps({"facts": facts, "written": written}))
+    missing = [f"{k}/{n}" for k, path in enumerate(paths) if not tf.io.gfile.exists(path)]
+    if missing:
+        report(f"{folder}: shard done; the page is written with the last of {', '.join(missing)}")
+        return None
+    parts = [read_json(path) for path in paths]
+    for path, part in zip(paths, parts):
+        if part["facts"] != json.loads(json.dumps(facts)):
+            raise UserError(f"{path}: expected a shard of the same command; remove {folder}/shards and start again")
+    return sorted((entry for part in parts for entry in part["written"]), key=lambda entry: entry[0])
 
 
 def _write_batch(model, sample, batch, protocol, folder, fps):

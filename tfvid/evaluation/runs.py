@@ -100,6 +100,14 @@ def check_horizon(horizon):
         raise UserError(f"--horizon: expected at least 1 predicted frame. Received: {horizon}")
 
 
+def parse_shard(text):
+    """"i/n" of --shard -> (i, n)."""
+    first, slash, second = text.partition("/")
+    if not slash or not (first.isdigit() and second.isdigit()):
+        raise UserError(f"--shard: expected i/n, for example 0/4. Received: {text!r}")
+    return int(first), int(second)
+
+
 def prepare_folder(folder):
     """Makes a folder for results and checks that it can be written, before any work is done."""
     try:

@@ -37,7 +37,8 @@ def checkpoint_of(model, optimizers=True):
 def read_contents(path):
     """{name: shape} of what a checkpoint file holds, e.g. {"weights/dense/kernel": [3, 4], "step": []}."""
     try:
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        # Not tf.train.load_checkpoint: in ram:// it takes the name, with files that begin with it, for a folder.
+        shapes = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError, RuntimeError) as e:
         raise DamagedCheckpoint(f"{path}: expected a checkpoint, cannot read it: {_reason(e)}") from None
     return {_unescape(k.removesuffix(_SUFFIX)): shape for k, shape in shapes.items() if k.endswith(_SUFFIX)}

@@ -33,7 +33,9 @@ def test_records_hold_what_the_networks_give(folders, tmp_path):
     options = {"run": str(folder / "cage"), "features": True}
     info = prepare("cage_latents", str(folder / "demo"), str(tmp_path), options, processes=0, progress=False)
     assert info.fields["latents"].shape == (4, 4, 4) and info.fields["features"].shape == (4, 4, 8)
-    assert info.splits["train"]["clips"] == 3 and info.labels == {"action_labels": ["stay", "right", "left", "down", "up"]}
+    assert info.splits["train"]["clips"] == 3 and info.labels == {
+        "action_labels": ["stay", "right", "left", "down", "up"]
+    }
     batch = next(iter(open_source("demo", tmp_path).training_batches("train", model.hparams, 2, 0)))
     frames = model.signed(batch["images"])
     np.testing.assert_allclose(batch["latents"], model.encode(frames), 1e-5, 1e-5)

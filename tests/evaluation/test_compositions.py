@@ -100,7 +100,12 @@ def test_the_page_answers(run):
 
     model = RunFolder.open(str(run / "run")).load_model()
     images = np.random.default_rng(1).integers(0, 256, (2, *cage_tiny.SIZE, 3), np.uint8)
-    request = {"initial": [1], "num_frames": 2, "num_steps": 1, "objects": [{"image": 1, "tiles": [[0, 0]], "path": []}]}
+    request = {
+        "initial": [1],
+        "num_frames": 2,
+        "num_steps": 1,
+        "objects": [{"image": 1, "tiles": [[0, 0]], "path": []}],
+    }
 
     async def visit():
         scene = Scene(model, images, [{"clip": 0, "split": "test", "frame": 0}] * 2)

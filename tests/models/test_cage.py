@@ -49,9 +49,7 @@ def test_latents_and_features_in_the_data_change_nothing(batch):
     images = model.signed(batch["images"])
     cached = {**batch, "latents": model.encode(images), "features": model.features(images)}
     assert set(model.cached(cached)) == {"latents", "features"}
-    inputs = [
-        model.training_inputs(images, StatelessDraws(3), known) for known in ({}, model.cached(cached))
-    ]
+    inputs = [model.training_inputs(images, StatelessDraws(3), known) for known in ({}, model.cached(cached))]
     for key in inputs[0]:
         np.testing.assert_allclose(inputs[0][key], inputs[1][key], 1e-5, 1e-5, err_msg=key)
 

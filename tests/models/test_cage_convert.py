@@ -117,7 +117,9 @@ def test_autoencoders(tmp_path, kind, form):
     assert "loss.discriminator.main.0.weight" in discriminator and "loss.discriminator.main.5.weight" in discriminator
     alone = {k: v for k, v in arrays.items() if k not in discriminator}
     tree = {
-        "own": {"state_dict" if kind == "ldm-vq" else "model": {**arrays, "loss.perceptual.x": np.zeros(1, np.float32)}},
+        "own": {
+            "state_dict" if kind == "ldm-vq" else "model": {**arrays, "loss.perceptual.x": np.zeros(1, np.float32)}
+        },
         "whole": {"model": {f"{'ae.' if kind == 'ldm-vq' else 'ae.backbone.'}{k}": v for k, v in alone.items()}},
         "module": {"model": {f"module.{k}": v for k, v in alone.items()}},
     }[form]
@@ -174,7 +176,11 @@ def save_safetensors(path, arrays):
     header, content = {}, b""
     for name, value in arrays.items():
         data = np.ascontiguousarray(value).tobytes()
-        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [len(content), len(content) + len(data)]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(value.shape),
+            "data_offsets": [len(content), len(content) + len(data)],
+        }
         content += data
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content)

@@ -41,7 +41,9 @@ class CageLatents(Preparation):
             raise UserError("--run: expected the run folder of a cage_autoencoder or cage. Received: none")
         self._run = RunFolder.open(self.options["run"])
         if self._run.model_name not in ("cage_autoencoder", "cage"):
-            raise UserError(f"--run: expected a run of cage_autoencoder or cage. Received: one of {self._run.model_name}")
+            raise UserError(
+                f"--run: expected a run of cage_autoencoder or cage. Received: one of {self._run.model_name}"
+            )
         if self.options["features"] and self._run.model_name != "cage":
             raise UserError("--features: expected --run to be a run of cage. Received: one of cage_autoencoder")
         self._info = DatasetInfo.load(self.source_dir)

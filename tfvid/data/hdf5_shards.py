@@ -86,7 +86,9 @@ def list_clips(path):
     """Frames of each clip of a shard, by clip number."""
     with _open(path) as shard:
         if "len" not in shard or not isinstance(shard["len"], h5py.Group):
-            raise UserError(f"{path}: expected the group len with the length of each clip. Received: {sorted(shard)[:5]}")
+            raise UserError(
+                f"{path}: expected the group len with the length of each clip. Received: {sorted(shard)[:5]}"
+            )
         lengths = shard["len"]
         missing = [i for i in range(len(lengths)) if str(i) not in lengths]
         if missing:

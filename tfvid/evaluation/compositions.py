@@ -53,7 +53,9 @@ def open_model(checkpoint):
     """(trial, model) of a run of CAGE; UserError for a run of another model."""
     (trial,) = runs.open_trials([checkpoint])
     if trial.run.model_name != "cage":
-        raise UserError(f"--controls: expected --checkpoint to be a run of cage. Received: one of {trial.run.model_name}")
+        raise UserError(
+            f"--controls: expected --checkpoint to be a run of cage. Received: one of {trial.run.model_name}"
+        )
     return trial, trial.run.load_model(trial.step)
 
 
@@ -140,11 +142,11 @@ def compose_file(checkpoint, controls, output_dir, input_dir=None, report=print)
 def write(result, folder, title):
     """Writes a composition; returns the path of its page.
 
-        selection.png          the images, selected tiles in red
-        controls_and_result.gif  what is placed (blue), then the samples, side by side
-        controls_and_result.png  the same as a strip: a row of controls, a row for each sample
-        sample_<s>.gif, sample_<s>_<frame>.png
-        summary.json           options, tiles of each frame, control errors
+    selection.png          the images, selected tiles in red
+    controls_and_result.gif  what is placed (blue), then the samples, side by side
+    controls_and_result.png  the same as a strip: a row of controls, a row for each sample
+    sample_<s>.gif, sample_<s>_<frame>.png
+    summary.json           options, tiles of each frame, control errors
     """
     plan, scale = result.plan, max(1, SHOWN // result.grid.height)
     pictures = result.pictures()

@@ -97,7 +97,9 @@ def assign_vit(vit, path):
         tensors = dict(safetensors_file.read(path))
     else:
         saved = torch_file.read(path, OPAQUE)
-        tensors = state_of(saved["model"] if isinstance(saved, dict) and isinstance(saved.get("model"), dict) else saved)
+        tensors = state_of(
+            saved["model"] if isinstance(saved, dict) and isinstance(saved.get("model"), dict) else saved
+        )
     if any(k.removeprefix("dinov2.").startswith("embeddings.") for k in tensors):
         tensors = hub_names({k.removeprefix("dinov2."): v for k, v in tensors.items()})
 

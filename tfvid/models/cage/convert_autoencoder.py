@@ -58,7 +58,9 @@ def read_source(path):
     """{name: array} of any of the files that the module's text lists."""
     saved = torch_file.read(path, OPAQUE)
     if not isinstance(saved, dict):
-        raise UserError(f"{path}: expected a dictionary with the key state_dict or model. Received: {type(saved).__name__}")
+        raise UserError(
+            f"{path}: expected a dictionary with the key state_dict or model. Received: {type(saved).__name__}"
+        )
     known = [k for k in ("state_dict", "model") if isinstance(saved.get(k), dict)]
     tensors = state_of(saved[known[0]] if known else saved)
     for prefix in ("ae.backbone.", "ae."):

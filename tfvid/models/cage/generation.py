@@ -70,7 +70,7 @@ class Generation:
                 chunk = start, context_from, evaluation, stage, last
                 return self._solve_chunk(_seeded_draws(seed, sample), y, *chunk, features, masks, h)
 
-            self._samplers[key] = tf.function(run, reduce_retracing=True)
+            self._samplers[key] = tf.function(run, autograph=False, reduce_retracing=True)
         return self._samplers[key]
 
     def _run_plan(self, solve_chunk, y, first, num_frames, from_nothing, features, masks, h):
@@ -190,7 +190,9 @@ class Generation:
         key = num_samples, horizon, tuple(inputs)
         if key not in self._samplers:
             self._samplers[key] = tf.function(
-                lambda inputs, seed: self.generated(inputs, seed, num_samples, horizon), reduce_retracing=True
+                lambda inputs, seed: self.generated(inputs, seed, num_samples, horizon),
+                autograph=False,
+                reduce_retracing=True,
             )
         seed = tf.convert_to_tensor(np.int64(seed) if isinstance(seed, int) else seed)
         return self._samplers[key](inputs, tf.cast(seed, tf.int64))
@@ -224,7 +226,7 @@ class Generation:
         condition = self._condition(features, masks, h.gamma)
         context = tf.zeros([h.num_context_frames], tf.int32)
 
-        @tf.function
+        @tf.function(autograph=False)
         def velocity(y):
             start = h.window - targets
             return self._velocity(y, y[:, start:], start, context, tf.zeros([targets], y.dtype), condition, h.gamma)
@@ -283,13 +285,14 @@ class Generation:
                 spec("controls", horizon, *grid, self.feature_dim),
                 spec("control_masks", horizon, *grid, 1),
                 tf.TensorSpec([], tf.int64, name="seed"),
-            ]
+            ],
+            autograph=False,
         )
         def serve(images, controls, control_masks, seed):
             inputs = {"images": images, "controls": controls, "control_masks": control_masks}
             return {"images": tf.cast(self.generated(inputs, seed, 1, horizon)["images"][0], tf.float32)}
 
-        @tf.function(input_signature=[spec("images", None, *frame)])
+        @tf.function(input_signature=[spec("images", None, *frame)], autograph=False)
         def features(images):
             grids = by_frame(self._grid_features, self.signed(images))
             return {"features": tf.cast(grids, tf.float32)}

@@ -141,7 +141,7 @@ def preparation(name, source_dir, options):
     if cls.NEEDS_SOURCE:
         if not source_dir:
             raise UserError(f"--source_dir: expected the folder with the {name} videos, received none")
-        if not tf.io.gfile.isdir(source_dir):
+        if not records.is_folder(source_dir):
             raise UserError(f"--source_dir: expected a folder, found none at {source_dir!r}")
     return cls(source_dir, options)
 

@@ -325,6 +325,15 @@ def read_json(path):
     return value
 
 
+def is_folder(path):
+    """Whether a folder is there; raises TensorFlow's error, which says why, for a bucket that cannot be reached."""
+    if tf.io.gfile.isdir(path):
+        return True
+    if "://" in path:
+        tf.io.gfile.exists(path)  # isdir only says no
+    return False
+
+
 def write_atomically(path, text):
     """Writes under another name, then renames: readers never see half a file."""
     temporary = temporary_name(path)

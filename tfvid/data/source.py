@@ -13,7 +13,7 @@ from tfvid.data.google_robot import GoogleRobotFormat
 from tfvid.data.index import build_index, save_index
 from tfvid.data.kth_records import KthFormat, Ucf101Format
 from tfvid.data.prepare import PREPARATIONS, prepare
-from tfvid.data.records import INFO_FILE, SPLITS, DataError, data_error_line
+from tfvid.data.records import INFO_FILE, SPLITS, DataError, data_error_line, is_folder
 from tfvid.data.softmotion import BairFormat, CartgripperFormat
 from tfvid.data.sv2p import Sv2pFormat
 from tfvid.data.verify import sound_records
@@ -55,7 +55,7 @@ def open_source(dataset, input_dir=None, skip_corrupt=False):
     if dataset in DEMOS and not tf.io.gfile.exists(folder):
         logging.warning("%s: making the data set %s (a few seconds)", folder, dataset)
         prepare(dataset, None, folder, processes=0, progress=False)
-    if not tf.io.gfile.isdir(folder):
+    if not is_folder(folder):
         raise DataError(
             f"{folder}: expected the {dataset} data set, found no such folder; {how_to_get(dataset, folder)}"
         )

@@ -2,7 +2,7 @@
 
     python scripts/play.py --checkpoint=RUN                   a window; keys 1..9 act, 0 begins the next
                                                               game, r the same again, s saves, q quits
-    python scripts/play.py --checkpoint=RUN --web             a page at http://127.0.0.1:8080/
+    python scripts/play.py --checkpoint=RUN --web             a page at http://localhost:8080/
     python scripts/play.py --checkpoint=RUN --script=1,1,2,3  no screen; writes videos
 
 --checkpoint is a run folder, or one version of an export (export.py), which is played from
@@ -10,6 +10,8 @@ the SavedModel alone. Games start from the run's validation clips, from start.gi
 start.png beside the model, or from --start. What was played is written to
 --output_dir/<n>: frames, video.gif, video.mp4, actions.mp4, timecoded.mp4, play.json.
 """
+
+import os
 
 from absl import flags
 
@@ -21,7 +23,8 @@ flags.DEFINE_string("checkpoint", None, "run folder, or one version's folder of 
 flags.DEFINE_string("script", None, "actions to play without a screen, as the keys, joined by commas: 1,1,2,3")
 flags.DEFINE_bool("web", False, "serve a page instead of opening a window")
 flags.DEFINE_string("host", "127.0.0.1", "address of the page; 0.0.0.0 lets others on the network play")
-flags.DEFINE_integer("port", 8080, "port of the page", lower_bound=0, upper_bound=65535)
+flags.DEFINE_integer("port", 8080, "port of the page; 0: a free one", lower_bound=0, upper_bound=65535)
+flags.DEFINE_bool("open_browser", False, "show the page in the default browser, where there is a display")
 flags.DEFINE_string("start", None, "image, video or folder of frames to start from")
 flags.DEFINE_string("input_dir", None, "folder of the data set to start from; default: the one trained on")
 flags.DEFINE_string("output_dir", "play_results", "folder for what was played")
@@ -52,7 +55,11 @@ def main():
     if FLAGS.web:
         from tfvid.serving.play_web import serve
 
-        serve(player, starts, FLAGS.output_dir, FLAGS.fps, FLAGS.host, FLAGS.port, f"play {FLAGS.checkpoint}")
+        title = f"play {os.path.basename(os.path.normpath(FLAGS.checkpoint))}"
+        serve(
+            player, starts, FLAGS.output_dir, FLAGS.fps, FLAGS.host, FLAGS.port, title,
+            lambda line: print(line, flush=True), FLAGS.open_browser,
+        )
         return
     session = play.Session(player, starts)
     if FLAGS.script:

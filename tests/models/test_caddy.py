@@ -96,15 +96,15 @@ def test_the_perceptual_loss_asks_for_its_file_and_takes_random_features():
     assert not [w.path for w in model.weights if "vgg" in w.path or "features" in w.path]
 
 
-def test_moving_pixels_count_more_where_asked():
-    """One of 8 x 8 pixels changes from 0 to 1 and is drawn as 0.5."""
+def test_what_differs_from_the_mean_frame_counts_more_where_asked():
+    """One of 8 x 8 pixels is 1 in one of two frames and is drawn as 0.5, which is the mean."""
     observations = np.zeros((1, 2, 8, 8, 3), np.float32)
     observations[0, 1, 2, 3] = 1
-    images = [np.full((1, 1, s, s, 3), 0, np.float32) for s in (8, 4, 2)]
+    images = [np.zeros((1, 1, s, s, 3), np.float32) for s in (8, 4, 2)]
     images[0][0, 0, 2, 3] = 0.5
     outputs = {"images": [tf.constant(x) for x in images]}
-    for weight, expected in ((0.0, 0.5 / 64), (2.0, 0.5 / 64 * (1 + 2 * 4.5))):  # 3 channels of 1 and of 0.5
-        _, logs = terms.reconstruction_terms(outputs, tf.constant(observations), motion_weight=weight)
+    for weight, expected in ((0.0, 0.5 / 64), (2.0, 0.5 / 64 * (1 + 2 * 0.75))):  # 3 channels, 0.5 from the mean
+        _, logs = terms.reconstruction_terms(outputs, tf.constant(observations), foreground_weight=weight)
         assert float(logs["observations_rec_loss_r0"]) == pytest.approx(expected, rel=1e-6)
 
 

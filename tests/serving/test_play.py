@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -175,6 +179,29 @@ def test_the_page_plays_over_its_socket(opened, tmp_path):
             assert pathlib.Path(saved["folder"], "video.mp4").exists()
 
     asyncio.run(visit())
+
+
+def test_the_command_serves_the_page_where_it_says(run, tmp_path):
+    pytest.importorskip("aiohttp")
+    command = [sys.executable, "scripts/play.py", f"--checkpoint={run}", "--web", "--port=0", "--open_browser"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    with subprocess.Popen(
+        [*command, f"--output_dir={tmp_path}"], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        try:
+            line = server.stdout.readline()
+            url = re.match(r"play at (http://localhost:[1-9]\d+/) ", line)[1]
+            page = urllib.request.urlopen(url, timeout=60).read().decode()
+            assert "<canvas" in page and f"play {pathlib.Path(run).name}" in page
+            port = url.split(":")[2].strip("/")
+            second = subprocess.run(
+                [*command[:3], "--web", f"--port={port}"], cwd=ROOT, capture_output=True, text=True, timeout=300
+            )
+            assert second.returncode == 1
+            assert second.stderr.strip().splitlines()[-1].startswith(f"error: --port: cannot listen on 127.0.0.1:{port}: ")
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
 
 
 def test_interpolation_ends_at_the_two_actions(run, opened, tmp_path):

@@ -10,7 +10,10 @@ import concurrent.futures
 import importlib.resources
 import json
 import os
+import socket
+import sys
 import tempfile
+import webbrowser
 
 import numpy as np
 
@@ -42,7 +45,7 @@ def make_app(player, starts, output_dir, fps=5.0, title="tfvid"):
         text = importlib.resources.files("tfvid.serving").joinpath("page", name).read_text("utf-8")
         return web.Response(text=text.replace("{{title}}", title), content_type=TYPES[name.rsplit(".", 1)[1]])
 
-    async def socket(request):
+    async def game(request):
         channel = web.WebSocketResponse(max_msg_size=4096)
         await channel.prepare(request)
         loop = asyncio.get_running_loop()
@@ -61,7 +64,7 @@ def make_app(player, starts, output_dir, fps=5.0, title="tfvid"):
     app = web.Application()
     for path in PAGE_FILES:
         app.router.add_get(path, page)
-    app.router.add_get("/play", socket)
+    app.router.add_get("/play", game)
 
     async def close(app):
         executor.shutdown(wait=False)
@@ -126,19 +129,35 @@ async def _send_frame(channel, session):
     await channel.send_bytes(encode_png(recording.frames[-1]))
 
 
-def serve(player, starts, output_dir, fps, host, port, title, announce=print):
-    """Serves the page until interrupted."""
+def serve(player, starts, output_dir, fps, host, port, title, announce=print, open_browser=False):
+    """Serves the page until interrupted.
+
+    Args:
+      port: 0 takes a free one.
+      announce: called with a line that has the address, once the page can be reached.
+      open_browser: show the page in the default browser, where there is a display.
+
+    Raises:
+      UserError: the port cannot be listened on.
+    """
     web = import_aiohttp()
-    Session(player, starts).warm_up()
-    app = make_app(player, starts, output_dir, fps, title)
     try:
-        web.run_app(app, host=host, port=port, print=None, handle_signals=True, access_log=None,
-                    keepalive_timeout=5, reuse_address=True,
-                    **_announced(announce, host, port))
+        listening = socket.create_server((host, port))
     except OSError as e:
         raise UserError(f"--port: cannot listen on {host}:{port}: {e.strerror}") from None
+    Session(player, starts).warm_up()
+    shown = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host
+    url = f"http://{shown}:{listening.getsockname()[1]}/"
+
+    def started(*_):
+        announce(f"play at {url} (Ctrl+C ends it)")
+        if open_browser and has_display():
+            webbrowser.open(url)
+
+    app = make_app(player, starts, output_dir, fps, title)
+    web.run_app(app, sock=listening, print=started, access_log=None, keepalive_timeout=5)
 
 
-def _announced(announce, host, port):
-    announce(f"play at http://{host}:{port}/ (Ctrl+C ends it)")
-    return {}
+def has_display():
+    """Whether a graphical browser can be shown; without one, a browser of the terminal would take it over."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(k) for k in ("DISPLAY", "WAYLAND_DISPLAY"))

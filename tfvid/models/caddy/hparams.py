@@ -40,12 +40,12 @@ class CaddyHParams(HParams):
     use_gumbel: bool = hp(True, "sample actions by Gumbel-softmax; false: their plain probabilities")
     hard_gumbel: bool = hp(False, "one-hot samples with a straight-through gradient")
     use_variations: bool = hp(True, "give the dynamics the variation within the action's cluster")
+    direction_noise: float = hp(
+        1.0, "not in the original: factor of the noise in states and directions; 0 takes their means, so that a short"
+        " training is not drowned in it", low=0,
+    )
     mean_initial_scale: float = hp(
         1.0, "not in the original: factor of the first weights that give the directions' means", low=0
-    )
-    variance_initial_scale: float = hp(
-        1.0, "not in the original: factor of the first weights that give the directions' variances; a small one, and a"
-        " large one for the means, keep a short training from taking the directions for noise", low=0,
     )
     centroid_alpha: float = hp(0.1, "share of a batch in the running centroids", low=0, high=1)
     gumbel_temperature_start: float = hp(1.0, "temperature at the first step", low=1e-6)
@@ -79,8 +79,9 @@ class CaddyHParams(HParams):
     )
     action_mutual_information_entropy_lambda: float = hp(1.0, "weight of the entropies in the mutual information")
     reconstruction_loss_lambda: float = hp(1.0, "L1 of the frames at three resolutions", low=0)
-    reconstruction_motion_weight: float = hp(
-        0.0, "not in the original: extra weight in that L1 of pixels that move, for each unit of change", low=0
+    reconstruction_foreground_weight: float = hp(
+        0.0, "not in the original: extra weight in that L1 of a pixel for its squared difference to the mean frame",
+        low=0,
     )
     perceptual_loss_lambda: Weights = hp(1.0, "VGG features; one weight, or five (total, levels 2 to 5)", low=0)
     states_rec_lambda: float = hp(0.2, "states of generated frames against real ones", low=0)

@@ -82,6 +82,20 @@ def motion_weights(observations, reconstruction, bias=0.0):
     return ops.stop_gradient(ops.concatenate([ops.ones_like(weights[:, :1]), weights], axis=1))
 
 
+def foreground(observations, count):
+    """Squared difference of each pixel of the last `count` real frames to the batch's mean frame; no gradient.
+
+    Args:
+      observations: [B, T, H, W, 3 S].
+
+    Returns:
+      [B, count, H, W, 1], summed over the channels.
+    """
+    background = ops.mean(observations[..., :3], axis=(0, 1))
+    differences = ops.square(real_frames(observations, count) - background)
+    return ops.stop_gradient(ops.sum(differences, axis=-1, keepdims=True))
+
+
 def states_mse(states, reconstructed):
     """Mean squared error of states; the real ones get no gradient."""
     return ops.mean(ops.square(ops.stop_gradient(states) - reconstructed))

@@ -44,7 +44,7 @@ class Caddy(VideoModel):
         self.image_size = (height, width)
         self.networks = CaddyNetworks(hparams, self.image_size)
         self.networks.build()
-        self.networks.action_network.scale_initial(hparams.mean_initial_scale, hparams.variance_initial_scale)
+        self.networks.action_network.scale_initial(hparams.mean_initial_scale)
         count = hparams.actions_count
         self.mi_matrix = None
         if hparams.trainer == "smooth_mi_trainer":
@@ -127,13 +127,18 @@ class Caddy(VideoModel):
         result = {}
         for prefix in ("", "rec_"):
             name = f"{prefix}action_states"
-            result[name] = draws.normal(name, [batch * steps, dimension], dtype)
+            result[name] = self._normal(draws, name, [batch * steps, dimension], dtype)
             name = f"{prefix}action_directions"
-            result[name] = draws.normal(name, [batch, steps - 1, dimension], dtype)
+            result[name] = self._normal(draws, name, [batch, steps - 1, dimension], dtype)
         if gumbel:
             shape = [batch * (steps - 1), count]
             result["gumbel_uniform"] = draws.uniform("gumbel_uniform", shape, dtype)
         return result
+
+    def _normal(self, draws, name, shape, dtype):
+        factor = self.hparams.direction_noise
+        value = draws.normal(name, shape, dtype)
+        return value if factor == 1 else factor * value
 
     def forward(self, observations, noise, phase, temperature, training):
         """The forward pass of a phase."""
@@ -151,7 +156,7 @@ class Caddy(VideoModel):
         weight = terms.weight_of(self.hparams, "perceptual_loss", pretraining)
         vgg = self.perceptual.network if _positive(weight) else None
         values, information = terms.reconstruction_terms(
-            outputs, observations, vgg, terms.component_weights(weight), self.hparams.reconstruction_motion_weight
+            outputs, observations, vgg, terms.component_weights(weight), self.hparams.reconstruction_foreground_weight
         )
         values.update(terms.state_terms(outputs, pretraining))
         values["action_mutual_information"] = self.mutual_information_loss(outputs, training)
@@ -302,8 +307,10 @@ class Caddy(VideoModel):
             return tf.zeros([batch, 0], tf.int32), tf.zeros([batch, 0, dimension], observations.dtype)
         states, attention = self.networks.encode_sequence(observations, False)
         noise = {
-            "action_states": draws.normal("action_states", [batch * steps, dimension], observations.dtype),
-            "action_directions": draws.normal("action_directions", [batch, steps - 1, dimension], observations.dtype),
+            name: self._normal(draws, name, shape, observations.dtype)
+            for name, shape in (
+                ("action_states", [batch * steps, dimension]), ("action_directions", [batch, steps - 1, dimension]),
+            )
         }
         inferred = self.networks.infer(states, attention, noise, False)
         return tf.argmax(inferred["action_logits"], -1, output_type=tf.int32), inferred["sampled_directions"]

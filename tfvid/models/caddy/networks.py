@@ -80,12 +80,11 @@ class ActionNetwork(Block):
         self.logits.build((None, self.dimension))
         self.built = True
 
-    def scale_initial(self, mean, variance):
-        """Multiplies the fresh weights that give the means and the variances."""
-        for layer, factor in ((self.mean, mean), (self.variance, variance)):
-            if factor != 1:
-                for weight in layer.weights:
-                    weight.assign(factor * weight)
+    def scale_initial(self, factor):
+        """Multiplies the fresh weights that give the means."""
+        if factor != 1:
+            for weight in self.mean.weights:
+                weight.assign(factor * weight)
 
     def call(self, states, attention, state_noise, direction_noise, training):
         """Infers actions.

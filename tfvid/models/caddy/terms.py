@@ -23,7 +23,7 @@ def weight_of(hparams, name, pretraining):
     return getattr(hparams, key, 0.0)  # hidden_states_rec has no weight in the main phase
 
 
-def reconstruction_terms(outputs, observations, vgg=None, component_weights=None, motion_weight=0.0):
+def reconstruction_terms(outputs, observations, vgg=None, component_weights=None, foreground_weight=0.0):
     """Observation and perceptual terms at the three resolutions.
 
     Args:
@@ -32,21 +32,21 @@ def reconstruction_terms(outputs, observations, vgg=None, component_weights=None
       vgg: VGG-19 features, or None for no perceptual term. Frames of all steps go
         through it as one batch, the targets without a gradient.
       component_weights: weights of (total, level 1 to 4); None: ones.
-      motion_weight: w; a pixel counts 1 + w times its change since the frame before, in
-        the real and the generated frames, in the L1. 0, as in the original: 1. Small
-        things that move, a paddle of 10 pixels, are otherwise next to nothing.
+      foreground_weight: w; in the L1 a pixel counts 1 + w times the squared difference
+        of the real one to the batch's mean frame. 0, as in the original: 1. Small things, a paddle of
+        10 pixels, are otherwise so little that the best is to leave them out.
 
     Returns:
       terms {"observations_rec", "perceptual_loss"}, information to log.
     """
     information, l1s, weighted, totals = {}, [], [], []
-    motion = losses.motion_weights(observations, outputs["images"][0]) if motion_weight else None
+    foreground = losses.foreground(observations, outputs["images"][0].shape[1]) if foreground_weight else None
     for r, images in enumerate(outputs["images"]):
         count, size = images.shape[1], images.shape[2:4]
         targets = losses.resize_targets(losses.real_frames(observations, count), size)
         errors = ops.abs(targets - images)
-        if motion is not None:
-            errors = errors * (1 + motion_weight * losses.resize_targets(motion[:, -count:], size))
+        if foreground is not None:
+            errors = errors * (1 + foreground_weight * losses.resize_targets(foreground, size))
         l1s.append(ops.mean(errors))
         information[f"observations_rec_loss_r{r}"] = l1s[-1]
         if vgg is None:

@@ -85,24 +85,22 @@ def test_validation_has_frames_and_the_static_baseline(model):
     assert logs["psnr"].shape == (2,) and np.isfinite(logs["psnr"]).all()
 
 
-@pytest.mark.parametrize("horizon", [None, 2, 7])
-def test_generation_is_deterministic_for_any_horizon(model, horizon):
+def test_generation_is_deterministic_and_looks_at_the_first_frame_alone(model):
     batch = tiny.batch()
-    outputs = model.generate(batch, seed=1, num_samples=2, horizon=horizon)
-    count = horizon or 4
-    assert outputs["images"].shape == (2, 2, count, 32, 32, 3) and outputs["boxes"].shape == (2, 2, count, 3, 4)
+    outputs = model.generate(batch, seed=1, num_samples=2, horizon=2)
+    assert outputs["images"].shape == (2, 2, 2, 32, 32, 3) and outputs["boxes"].shape == (2, 2, 2, 3, 4)
     assert float(tf.reduce_min(outputs["images"])) >= 0 and float(tf.reduce_max(outputs["images"])) <= 1
     np.testing.assert_array_equal(outputs["images"][0], outputs["images"][1])
     assert not outputs["boxes"][..., 2, :].numpy().any()
     # Nothing after the first frame is looked at, but the actions.
     other = {**batch, "images": tf.concat([batch["images"][:, :1], batch["images"][:, 1:] // 2], 1)}
-    np.testing.assert_array_equal(outputs["images"][0], model.generate(other, 2, 1, horizon)["images"][0])
+    np.testing.assert_array_equal(outputs["images"][0], model.generate(other, 2, 1, 2)["images"][0])
 
 
 def test_the_graph_steers_the_boxes(model):
     batch = tiny.batch()
     other = {**batch, "action_destinations": batch["action_destinations"] * 0 + 0.9}
-    boxes = [model.generate(b, 0, 1, 3)["boxes"].numpy() for b in (batch, other)]
+    boxes = [model.generate(b, 0, 1, 2)["boxes"].numpy() for b in (batch, other)]
     assert np.abs(boxes[0] - boxes[1]).max() > 1e-5
 
 
@@ -111,6 +109,7 @@ def test_graph_only_shows_boxes():
     assert set(model.optimizers_by_name) == {"graph"}
     outputs = model.generate(tiny.batch(), 0)
     assert outputs["images"].shape == (1, 2, 4, 32, 32, 3)
+    assert model.generate(tiny.batch(), 0, horizon=9)["boxes"].shape == (1, 2, 9, 3, 4)
     assert model.truth_frames(tiny.batch(), 4).shape == (2, 4, 32, 32, 3)
     picture = box_views(tf.constant([[0.0, 0.0, 0.5, 1.0]]), 4, 4).numpy()
     assert (picture[:, :2] != picture[:, 2:]).any(-1).all()

@@ -25,7 +25,7 @@ def original_arrays(model):
         elif source.transform is not None:  # v of a spectral norm: (k_y, k_x, in) -> (in, k_y, k_x)
             kernel = variables[path.rpartition("/")[0] + "/kernel"].shape
             value = value.reshape(kernel[0], kernel[1], -1).transpose(2, 0, 1).reshape(-1)
-        arrays[source.name] = np.ascontiguousarray(value, np.float32)
+        arrays[source.name] = np.array(value, np.float32, order="C")
     return arrays
 
 

@@ -44,7 +44,7 @@ def original(sources, model):
         if source.transform is not None:
             value = value.transpose(layouts[value.ndim])
             np.testing.assert_array_equal(source.transform(value), values[path])
-        arrays[source.name] = np.ascontiguousarray(value)
+        arrays[source.name] = np.array(value, order="C")  # a number stays without axes
     return arrays
 
 

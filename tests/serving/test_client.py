@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tests.models import ag2vid_tiny, cage_tiny
 from tests.serving.harness import request_for, run_alone
 from tests.serving.test_export import ServedToy
 from tests.toy_model import toy_hparams, toy_images, toy_spec
@@ -53,7 +54,7 @@ CAGE = (
     "autoencoder_width=32,vit_shape=[16,1,1,4,8],inner_dim=16,num_heads=2,fc_dim=16,depth=2,mid_depth=1,num_steps=2,"
     "sequence_length=4,long_sequence_length=4"
 )
-# Model -> (hparams file, overrides, spec of the data).
+# Model -> (hparams file, overrides, spec of the data), or a function that builds it.
 TINY = {
     "savp": (None, f"{LENGTHS},ngf=4,nef=4,ndf=4,nz=2", ROBOT),
     "repeat": (None, LENGTHS, VIDEO),
@@ -61,6 +62,8 @@ TINY = {
     "cage": ("hparams/demo/cage.json", CAGE, VIDEO),
     "actvae": ("hparams/demo/actvae.json", "", POSES),
     "actvae_p2i": ("hparams/demo/actvae_p2i.json", "", POSES),
+    "ag2vid": ag2vid_tiny.build,
+    "cage_autoencoder": cage_tiny.autoencoder,
     "sna": (None, LENGTHS, ROBOT),
     "sv2p": (None, LENGTHS, VIDEO),
     "dna": (None, LENGTHS, ROBOT),
@@ -69,9 +72,12 @@ QUICK = ("repeat", "caddy")
 
 
 def _exported(name, folder, batching=False):
-    file, overrides, spec = TINY[name]
-    hparams = models.model_class(name).HPARAMS.load(file and str(ROOT / file), overrides)
-    model = models.build(name, hparams, spec, seed=1, trainable=False)
+    if callable(TINY[name]):
+        model = TINY[name]()
+    else:
+        file, overrides, spec = TINY[name]
+        hparams = models.model_class(name).HPARAMS.load(file and str(ROOT / file), overrides)
+        model = models.build(name, hparams, spec, seed=1, trainable=False)
     return export(model, str(folder / name), model_name=name, batching=batching)
 
 
@@ -93,6 +99,10 @@ def _decoded_rest(body, signatures):
     message = json.loads(body)
     inputs = signatures[message["signature_name"]]["inputs"]
     return message["signature_name"], {k: np.array(v, inputs[k]["dtype"]) for k, v in message["inputs"].items()}
+
+
+def test_every_model_is_here():
+    assert set(TINY) == set(models.MODELS)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in TINY if n not in QUICK)])

@@ -68,7 +68,7 @@ TINY = {
     "sv2p": (None, LENGTHS, VIDEO),
     "dna": (None, LENGTHS, ROBOT),
 }
-QUICK = ("repeat", "caddy")
+QUICK = ("repeat",)
 
 
 def _exported(name, folder, batching=False):

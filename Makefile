@@ -8,9 +8,11 @@ PIP := $(PY) -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 WORKERS ?= 2
 DEMO_DIR ?= runs/demo/savp
+PLAY ?= runs/breakout/caddy_small
+PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-torch demo test test-all lint format check build-file lock benchmark package clean distclean
+.PHONY: help install install-dev install-torch demo play test test-all lint format check build-file lock benchmark package clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -40,6 +42,9 @@ demo: install  ## demo data, SAVP trained for some minutes, videos, and metrics 
 	$(PY) scripts/generate.py --checkpoint=$(DEMO_DIR)
 	$(PY) scripts/evaluate.py --checkpoint=$(DEMO_DIR) --num_samples=10
 	@$(PY) scripts/report_demo.py --run_dir=$(DEMO_DIR)
+
+play: install  ## a trained CADDY to play in the browser (PLAY=run folder, PORT=8080)
+	$(PY) scripts/play.py --checkpoint=$(PLAY) --web --open_browser --port=$(PORT)
 
 test: install-dev $(if $(TORCH),install-torch)  ## the fast tests (PYTEST_ARGS=... is passed on; TORCH=1 installs PyTorch first)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)

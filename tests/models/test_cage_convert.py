@@ -27,7 +27,7 @@ def save(path, tree):
             return value
         key = str(len(storages))
         storages[key] = value.tobytes()
-        stride = tuple(s // value.itemsize for s in np.ascontiguousarray(value).strides)
+        stride = tuple(s // value.itemsize for s in np.array(value, order="C").strides)
         kind = {"float32": "Float", "int64": "Long"}[value.dtype.name]
         return _tensor(kind, key, value.size, value.shape, stride)
 

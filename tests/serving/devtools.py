@@ -47,6 +47,8 @@ async def open_page(url, folder):
                 await page.call("Page.enable")
                 await page.call("Runtime.enable")
                 await page.call("Page.navigate", url=url)
+                # The answer may come before the document: about:blank has none of its elements.
+                await page.wait("location.href !== 'about:blank' && document.readyState === 'complete'")
                 yield page
     finally:
         browser.terminate()

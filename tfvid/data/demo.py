@@ -7,8 +7,8 @@ and a cross glide behind it and bounce as well. Frames are 32 x 32 by default.
 
 import numpy as np
 
-from tfvid.data.prepare import Item, Option, Preparation
-from tfvid.errors import UserError
+from tfvid.data.generated import GeneratedClips
+from tfvid.data.prepare import Option
 
 ACTIONS = ("stay", "right", "left", "down", "up")
 _REVERSE = (0, 2, 1, 4, 3)
@@ -19,10 +19,9 @@ _COLOURS = np.array([[235, 80, 60], [70, 150, 240], [240, 210, 70]], np.float32)
 _GROUND = np.array([24, 26, 38], np.float32)
 
 
-class Demo(Preparation):
+class Demo(GeneratedClips):
     """Clips with images, actions, action_labels, states and boxes."""
 
-    NEEDS_SOURCE = False
     ITEMS_PER_FILE = 128
     OPTIONS = {
         "size": Option(32, "side of the frames in pixels"),
@@ -34,22 +33,8 @@ class Demo(Preparation):
     }
     DEFAULTS = {"context_frames": 2, "sequence_length": 8, "long_sequence_length": 16, "time_shift": 1}
 
-    def validate(self):
-        for name, least in (("size", 16), ("clip_length", 2), ("train_clips", 1), ("val_clips", 0), ("test_clips", 0)):
-            if self.options[name] < least:
-                raise UserError(f"--{name}: expected at least {least}. Received: {self.options[name]}")
-
-    def items(self):
-        return [
-            Item(f"{split}/{number}", split, {"number": number})
-            for split in ("train", "val", "test")
-            for number in range(self.options[f"{split}_clips"])
-        ]
-
     def clips(self, item):
-        split = ("train", "val", "test").index(item.split)
-        seed = [self.options["seed"] % 2**32, split, item.payload["number"]]
-        yield make_clip(np.random.default_rng(seed), self.options["size"], self.options["clip_length"])
+        yield make_clip(self.rng(item), self.options["size"], self.options["clip_length"])
 
     def defaults(self):
         length = self.options["clip_length"]

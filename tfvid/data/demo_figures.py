@@ -8,9 +8,9 @@ import numpy as np
 from absl import logging
 
 from tfvid.data.figures import draw_clip
+from tfvid.data.generated import GeneratedClips
 from tfvid.data.penn import pose_box
-from tfvid.data.prepare import Item, Option, Preparation, prepare
-from tfvid.errors import UserError
+from tfvid.data.prepare import Option, prepare
 
 ACTIONS = ("wave", "squat", "jumping_jack", "kick")
 # Standing figure in units of its height, the hips at (0, 0), y down; joints as in Penn Action.
@@ -18,10 +18,9 @@ _HEAD, _SHOULDER, _HIP = (0.0, -0.42), (0.11, -0.30), (0.07, 0.0)
 _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.16, 0.15, 0.23, 0.23
 
 
-class DemoFigures(Preparation):
+class DemoFigures(GeneratedClips):
     """Generated; needs no source."""
 
-    NEEDS_SOURCE = False
     ENCODING = "lossless"
     OPTIONS = {
         "size": Option(64, "side of the frames in pixels, to which pose coordinates refer"),
@@ -31,25 +30,13 @@ class DemoFigures(Preparation):
         "test_clips": Option(64, "clips for the test"),
         "seed": Option(0, "draws everything"),
     }
+    SHORTEST = 6
     ITEMS_PER_FILE = 256
     DEFAULTS = {"context_frames": 1, "sequence_length": 6, "long_sequence_length": 5, "time_shift": 1}
 
-    def validate(self):
-        for name, least in (("size", 16), ("clip_length", 6), ("train_clips", 1), ("val_clips", 0), ("test_clips", 0)):
-            if self.options[name] < least:
-                raise UserError(f"--{name}: expected at least {least}. Received: {self.options[name]}")
-
-    def items(self):
-        return [
-            Item(f"{split}/{number}", split, {"number": number})
-            for split in ("train", "val", "test")
-            for number in range(self.options[f"{split}_clips"])
-        ]
-
     def clips(self, item):
-        split, number = ("train", "val", "test").index(item.split), item.payload["number"]
-        seed = [self.options["seed"] % 2**32, split, number]
-        yield make_clip(np.random.default_rng(seed), number % len(ACTIONS), self.options["size"], self.options["clip_length"])
+        action_class = item.payload["number"] % len(ACTIONS)
+        yield make_clip(self.rng(item), action_class, self.options["size"], self.options["clip_length"])
 
     def description(self):
         return {

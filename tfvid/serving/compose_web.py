@@ -9,14 +9,13 @@ or {"message"} with status 400. Pictures are data URLs.
 import asyncio
 import base64
 import concurrent.futures
-import importlib.resources
 import json
 
 from tfvid.data.video_files import encode_png
 from tfvid.errors import UserError
 from tfvid.evaluation import compositions
 from tfvid.models.cage import control_file
-from tfvid.serving.play_web import TYPES, import_aiohttp
+from tfvid.serving.pages import add_files, import_aiohttp
 
 PAGE_FILES = {"/": "compose.html", "/compose.css": "compose.css", "/compose.js": "compose.js"}
 MOST_FRAMES = 64  # that a visitor may ask for
@@ -81,11 +80,6 @@ def make_app(scene, title="tfvid"):
     web = import_aiohttp()
     executor = concurrent.futures.ThreadPoolExecutor(1)
 
-    async def page(request):
-        name = PAGE_FILES[request.path]
-        text = importlib.resources.files("tfvid.serving").joinpath("page", name).read_text("utf-8")
-        return web.Response(text=text.replace("{{title}}", title), content_type=TYPES[name.rsplit(".", 1)[1]])
-
     async def describe(request):
         return web.json_response(scene.described())
 
@@ -101,8 +95,7 @@ def make_app(scene, title="tfvid"):
         executor.shutdown(wait=False)
 
     app = web.Application(client_max_size=LARGEST_REQUEST)
-    for path in PAGE_FILES:
-        app.router.add_get(path, page)
+    add_files(app, PAGE_FILES, title)
     app.router.add_get("/scene", describe)
     app.router.add_post("/generate", generate)
     app.on_cleanup.append(close)

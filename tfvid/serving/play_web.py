@@ -7,7 +7,6 @@ followed by one binary message with the PNG, or {"type": "saved" | "error", ...}
 
 import asyncio
 import concurrent.futures
-import importlib.resources
 import json
 import os
 import socket
@@ -19,31 +18,17 @@ import numpy as np
 
 from tfvid.data.video_files import encode_gif, encode_png, write_mp4
 from tfvid.errors import UserError
+from tfvid.serving.pages import add_files, import_aiohttp
 from tfvid.serving.play import Session, next_folder, save
 
 PAGE_FILES = {"/": "play.html", "/play.css": "play.css", "/play.js": "play.js"}
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 LIMIT = 5000  # steps that a recording keeps; a longer game goes on without
-
-
-def import_aiohttp():
-    """The web server's package; UserError where it is not installed."""
-    try:
-        from aiohttp import web
-    except ImportError:
-        raise UserError("--web: needs aiohttp; install it with: pip install 'tfvid[web]'") from None
-    return web
 
 
 def make_app(player, starts, output_dir, fps=5.0, title="tfvid"):
     """The web application; every visitor has a session of their own, steps are computed one at a time."""
     web = import_aiohttp()
     executor = concurrent.futures.ThreadPoolExecutor(1)
-
-    async def page(request):
-        name = PAGE_FILES[request.path]
-        text = importlib.resources.files("tfvid.serving").joinpath("page", name).read_text("utf-8")
-        return web.Response(text=text.replace("{{title}}", title), content_type=TYPES[name.rsplit(".", 1)[1]])
 
     async def game(request):
         channel = web.WebSocketResponse(max_msg_size=4096)
@@ -62,8 +47,7 @@ def make_app(player, starts, output_dir, fps=5.0, title="tfvid"):
         return channel
 
     app = web.Application()
-    for path in PAGE_FILES:
-        app.router.add_get(path, page)
+    add_files(app, PAGE_FILES, title)
     app.router.add_get("/play", game)
 
     async def close(app):

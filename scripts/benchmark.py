@@ -73,17 +73,11 @@ def prepare(folder):
 
     extra = {"batch_size": _BATCH_SIZE.value} if _BATCH_SIZE.value else {}
     hparams = models.model_class(_MODEL.value).HPARAMS.load(_HPARAMS.value, _OVERRIDE.value, extra)
-    dataset = _DATASET.value or hparams.dataset
-    if not dataset:
-        raise UserError(f"--dataset: expected a name, since {_HPARAMS.value} has no key 'dataset'")
+    dataset = synthetic.dataset_of(hparams, _HPARAMS.value, _DATASET.value)
     data = _INPUT_DIR.value
     if not data:
         data = os.path.join(folder, dataset)
-        # Three batches at least, so that shuffling and prefetching have something to do.
-        clips = max(16, 3 * hparams.batch_size)
-        length = max(hparams.sequence_length or 0, hparams.long_sequence_length or 0)
-        length = (length - 1) * ((hparams.frame_skip or 0) + 1) + 1 if length else 0
-        synthetic.write(data, dataset, clips, synthetic.axis_sizes(_SIZES.value), length)
+        synthetic.write_for(hparams, dataset, data, synthetic.axis_sizes(_SIZES.value))
     hparams = hparams.with_dataset_defaults(open_source(dataset, data).defaults()).replace(dataset=dataset)
     hparams.save(os.path.join(folder, "hparams.json"))
     return hparams, {"model": _MODEL.value, "dataset": dataset, "folder": data, "steps": _STEPS.value}

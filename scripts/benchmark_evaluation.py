@@ -20,8 +20,9 @@ from tfvid import cli
 from tfvid.errors import UserError
 
 _MODEL = flags.DEFINE_string("model", None, "model to evaluate", required=True)
-_HPARAMS = flags.DEFINE_string("hparams", None, "JSON file of hyper-parameters with the key dataset", required=True)
+_HPARAMS = flags.DEFINE_string("hparams", None, "JSON file of hyper-parameters", required=True)
 _OVERRIDE = flags.DEFINE_string("hparams_override", "", "name=value,name=value on top of the file")
+_DATASET = flags.DEFINE_string("dataset", None, "data set whose shape the data have; default: the file's")
 _CLIPS = flags.DEFINE_list("clips", ["10", "100", "1000"], "numbers of test clips")
 _SAMPLES = flags.DEFINE_integer("num_samples", 2, "samples of each clip", lower_bound=1)
 _METRICS = flags.DEFINE_string("metrics", "psnr,ssim,mse", "metrics, as of scripts/evaluate.py")
@@ -58,14 +59,11 @@ def write_run(path, data, clips, synthetic):
     from tfvid.training.run_folder import RunFolder
 
     hparams = models.model_class(_MODEL.value).HPARAMS.load(_HPARAMS.value, _OVERRIDE.value)
-    if not hparams.dataset:
-        raise UserError(f"--hparams: expected a file with the key dataset. Received: {_HPARAMS.value}")
-    synthetic.write(data, hparams.dataset, clips, length=hparams.long_sequence_length)
-    source = open_source(hparams.dataset, data)
-    hparams = hparams.with_dataset_defaults(source.defaults())
-    run = RunFolder.create(
-        path, _MODEL.value, hparams, source.spec(hparams), dataset=hparams.dataset, input_dir=data
-    )
+    dataset = synthetic.dataset_of(hparams, _HPARAMS.value, _DATASET.value)
+    synthetic.write_for(hparams, dataset, data, clips=clips)
+    source = open_source(dataset, data)
+    hparams = hparams.with_dataset_defaults(source.defaults()).replace(dataset=dataset)
+    run = RunFolder.create(path, _MODEL.value, hparams, source.spec(hparams), dataset=dataset, input_dir=data)
     run.save_weights(run.build_model(trainable=False))
     return hparams
 

@@ -85,13 +85,10 @@ def measured(value, folder, growth):
 
     change = growth.changes(_AXIS.value, value, _BATCH_SIZE.value)
     hparams = models.model_class(_MODEL.value).HPARAMS.load(_HPARAMS.value, _OVERRIDE.value, change["overrides"])
-    dataset = _DATASET.value or hparams.dataset
-    if not dataset:
-        raise UserError(f"--dataset: expected a name, since {_HPARAMS.value} has no key 'dataset'")
+    dataset = synthetic.dataset_of(hparams, _HPARAMS.value, _DATASET.value)
     data = os.path.join(folder, dataset)
     sizes = {**synthetic.axis_sizes(_SIZES.value), **change["sizes"]}
-    length = max(hparams.sequence_length or 0, hparams.long_sequence_length or 0)
-    synthetic.write(data, dataset, max(16, 3 * hparams.batch_size), sizes, length)
+    synthetic.write_for(hparams, dataset, data, sizes)
     hparams = hparams.with_dataset_defaults(open_source(dataset, data).defaults()).replace(dataset=dataset)
     hparams.save(os.path.join(folder, "hparams.json"))
     work = {

@@ -134,6 +134,27 @@ def write(folder, dataset, clips=64, sizes=None, length=None, seed=0):
     return info
 
 
+def write_for(hparams, dataset, folder, sizes=None, clips=None):
+    """Random data that a model of `hparams` can be tried on; returns its `DatasetInfo`.
+
+    Args:
+      hparams: as loaded from a file.
+      dataset, folder, sizes: as of `write`.
+      clips: number in each split; default: three batches at least, so that shuffling and
+        prefetching have something to do.
+    """
+    length = max(hparams.sequence_length or 0, hparams.long_sequence_length or 0)
+    length = (length - 1) * ((hparams.frame_skip or 0) + 1) + 1 if length else 0
+    return write(folder, dataset, clips or max(16, 3 * hparams.batch_size), sizes, length)
+
+
+def dataset_of(hparams, path, name=None):
+    """`name`, else the data set that the file at `path` names; UserError where there is none."""
+    if not (name or hparams.dataset):
+        raise UserError(f"--dataset: expected a name, since {path} has no key 'dataset'")
+    return name or hparams.dataset
+
+
 def _size(axis, sizes, length):
     if axis in ("T", "T-1"):
         return length - (axis == "T-1")

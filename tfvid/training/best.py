@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfvid.errors import UserError
 from tfvid.training.callbacks import Timed
 from tfvid.training.checkpoints import best_folder, checkpoint_of, list_checkpoints
+from tfvid.training.logs import MetricsTable
 
 
 def check(hparams, validation_freq, splits, workers):
@@ -42,6 +43,13 @@ def best_step(rows, hparams):
     finite = [v if v == v else float("inf") for v in values]  # NaN is never the best
     index = finite.index(min(finite))
     return int(rows[index]["step"]), len(rows) - 1 - index
+
+
+def finished(path, last_step, hparams):
+    """The best step of a run folder that `patience` has ended at `last_step`, else None."""
+    if not (hparams.monitor and hparams.patience):
+        return None
+    return ran_out(MetricsTable(os.path.join(path, "metrics.csv"), last_step).rows, hparams)
 
 
 def ran_out(rows, hparams):

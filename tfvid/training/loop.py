@@ -90,8 +90,8 @@ def train(options, stream=None):
             " a larger --max_steps goes on"
         )
         return Result(last_step)
-    rows = logs_lib.MetricsTable(os.path.join(run.path, "metrics.csv"), last_step).rows if setting.writes else []
-    if (best := best_lib.ran_out(rows, setting.hparams)) is not None:
+    # Patience is for one process only (`best.check`), so that the one which asks is the one that writes.
+    if (best := best_lib.finished(run.path, last_step, setting.hparams)) is not None:
         say(f"{run.path}: this run is finished: no better {setting.hparams.monitor} since step {best}")
         return Result(last_step)
     with strategy.scope():

@@ -1,10 +1,9 @@
 """The end of `make demo`: where to look, and failure where the demo is not better than the baseline."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
+
+from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -22,9 +21,7 @@ def report(tmp_path, psnr=20.0):
 
 
 def run(path):
-    command = [sys.executable, "scripts/report_demo.py", f"--run_dir={path}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return commands.run("report_demo", f"--run_dir={path}")
 
 
 def test_better_than_the_baseline(tmp_path):

@@ -1,19 +1,14 @@
 """The benchmark command, at a size of seconds."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from tests import commands
 from tfvid.benchmarking import report, synthetic
 from tfvid.data.source import open_source
 from tfvid.errors import UserError
 from tfvid.hparams import HParams
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("dataset", sorted(synthetic.PUBLISHED))
@@ -48,9 +43,7 @@ def test_share_of_the_ceiling_and_table():
 
 
 def run(*arguments):
-    command = [sys.executable, "scripts/benchmark.py", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    return commands.run("benchmark", *arguments)
 
 
 def test_wrong_flags_are_one_line():
@@ -75,12 +68,11 @@ def test_command_measures_and_writes(tmp_path):
 
 @pytest.mark.slow
 def test_evaluation_is_measured(tmp_path):
-    command = [sys.executable, "scripts/benchmark_evaluation.py", "--model=repeat", "--hparams=hparams/bair/repeat.json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["benchmark_evaluation", "--model=repeat", "--hparams=hparams/bair/repeat.json"]
     flags = ["--clips=2,5", "--num_samples=1", f"--output_dir={tmp_path}"]
-    done = subprocess.run([*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = commands.run(*command, *flags)
     assert done.returncode == 0, done.stderr[-2000:]
     text = (tmp_path / "evaluation-bair-repeat.md").read_text()
     assert "| 2 | " in text and "| 5 | " in text and "3 clips more took" in text
-    done = subprocess.run([*command, "--clips=0"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = commands.run(*command, "--clips=0")
     assert done.returncode == 1 and "--clips: expected numbers above 0. Received: 0" in done.stderr

@@ -1,13 +1,10 @@
 """Growth: the line through two points, what each axis changes, the command at a size of seconds."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.benchmarking.test_benchmark import ROOT
+from tests import commands
 from tfvid.benchmarking import growth
 from tfvid.errors import UserError
 
@@ -39,9 +36,7 @@ def test_table_counts_pixels_and_cores():
 
 
 def run(*arguments):
-    command = [sys.executable, "scripts/benchmark_growth.py", "--model=savp", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    return commands.run("benchmark_growth", "--model=savp", *arguments, timeout=1200)
 
 
 def test_wrong_values_are_one_line():

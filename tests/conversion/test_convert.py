@@ -3,13 +3,12 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import commands
 from tests.conversion.tf1 import with_trainer_state, write_checkpoint, write_quickly
 from tests.parity.cases import find_cases
 from tests.parity.savp_baselines import (
@@ -184,11 +183,7 @@ def test_the_command(tmp_path, case):
     }  # fmt: skip
 
     def run(**changes):
-        command = [sys.executable, "scripts/convert_checkpoint.py"]
-        command += [f"--{k}={v}" for k, v in {**flags, **changes}.items()]
-        # Without an installed package the checkout itself is the place to import from.
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+        return commands.run("convert_checkpoint", *(f"--{k}={v}" for k, v in {**flags, **changes}.items()))
 
     result = run()
     assert result.returncode == 0, result.stderr

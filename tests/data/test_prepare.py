@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+
+from tests import commands
 import tensorflow as tf
 
 from tfvid.data import prepare as prepare_lib
@@ -260,9 +262,7 @@ def test_command_line(tmp_path):
     """The script: prepares, verifies, names the broken file, and takes no unknown flag."""
 
     def run(*flags):
-        command = [sys.executable, "scripts/prepare_data.py", *flags]
-        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
+        return commands.run("prepare_data", *flags)
 
     for i in range(3):
         for t in range(4):

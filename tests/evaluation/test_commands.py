@@ -1,20 +1,14 @@
 """The commands as users call them: exit status, one line, nothing lost."""
 
-import pathlib
-import subprocess
-import sys
 import tempfile
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import commands
 
 
 def command(script, *flags):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags],
-        capture_output=True, text=True, cwd=ROOT, env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": tempfile.gettempdir()},
-    )  # fmt: skip
+    return commands.run(script, *flags, env={"PATH": "", "HOME": tempfile.gettempdir()})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The protocol against a brute-force computation, its files, shards and errors."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -176,6 +177,14 @@ def test_comparison_predicts_the_same_frames(make_run, tmp_path):
     assert page.count('class="clip"') == 2 * (1 + 1 + 2)  # truth, baseline and one prediction of each model
     markdown = pathlib.Path(f"{out}/comparison.md").read_text()
     assert "| model |" in markdown and "repeat last frame" in markdown
+
+
+def test_frames_smaller_than_a_window_leave_that_metric_out(make_run, tmp_path):
+    path, lines = make_run(source=ToySource(count=2, size=8)), []
+    request = dataclasses.replace(SMALL, metrics=("psnr", "ssim", "ssim_skimage"))
+    summary = evaluate([path], str(tmp_path / "out"), request, report=lines.append)["run"]
+    assert set(summary["metrics"]) == {"psnr", "ssim_skimage"}
+    assert "ssim is left out: it needs frames with sides of 11 pixels and more, these have 8" in lines
 
 
 def test_boxes_have_their_own_metric(make_run, tmp_path):

@@ -114,6 +114,22 @@ def test_alignments_of_the_original():
     assert losses.alignments(2, shifted=False) == [[0, 1]] * 3
 
 
+def test_best_reconstruction_takes_each_clips_nearest_rollout(batch):
+    targets = np.zeros([2, 2, 2], np.float32)
+    rollouts = np.stack([targets + [[[1]], [[-4]]], targets + [[[3]], [[2]]]])  # errors (1, 4) and (3, 2)
+    assert float(losses.best_reconstruction(rollouts, targets)) == pytest.approx((1 + 2) / 2)
+    model = build(**RESIDUAL, rollouts=5, best_weight=0.3)
+    logs = model.train_step(batch)
+    assert 0 < float(logs["best"]) < float(logs["reconstruction"]) / 5
+
+
+def test_rollouts_and_what_needs_the_plain_alignment():
+    with pytest.raises(UserError, match="rollouts: expected 3, as shifted_targets is true. Received: 5"):
+        hparams(rollouts=5)
+    with pytest.raises(UserError, match="best_weight: expected 0, as shifted_targets is true"):
+        hparams(best_weight=0.5)
+
+
 def test_pairwise_distance():
     rollouts = tf.constant([0.0, 1.0, 4.0])[:, None, None, None] * tf.ones([3, 2, 4, 6])
     assert float(losses.pairwise_distance(rollouts)) == pytest.approx(1 + 4 + 3)

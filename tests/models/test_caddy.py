@@ -108,6 +108,28 @@ def test_what_differs_from_the_mean_frame_counts_more_where_asked():
         assert float(logs["observations_rec_loss_r0"]) == pytest.approx(expected, rel=1e-6)
 
 
+def test_standardized_directions_keep_their_size_however_little_moves():
+    """A plain network gives frames that differ in a few pixels directions near 0; these have deviation 1."""
+    images = np.zeros((3, 5, 16, 32, 3), np.uint8)
+    for t in range(5):
+        images[np.arange(3), t, 12, 4 + np.array([1, 2, 4]) * t] = 255
+    sizes = {}
+    for standardize in (False, True):
+        model = build(standardize_directions=standardize)
+        states, attention = model.networks.encode_sequence(model.observations(tf.constant(images), 5), True)
+        noise = {"action_states": np.zeros([15, 2], "float32"), "action_directions": np.zeros([3, 4, 2], "float32")}
+        directions = model.networks.infer(states, attention, noise, True)["directions_mean"].numpy()
+        sizes[standardize] = directions.std((0, 1))
+    np.testing.assert_allclose(sizes[True], 1, rtol=1e-2)
+    assert (sizes[False] < 0.5).all(), sizes
+
+
+def test_without_direction_noise_the_draws_do_not_matter():
+    model = build(direction_noise=0.0)
+    noise = model.noise(model.train_draws(), model.observations(tf.constant(clips()), 5))
+    assert not any(np.any(noise[k]) for k in noise if "action_" in k) and np.any(noise["gumbel_uniform"])
+
+
 def test_stacks_repeat_the_first_frame_unless_there_is_a_history():
     frames = np.arange(5, dtype="float32").reshape(1, 5, 1, 1, 1) * np.ones((1, 1, 1, 1, 3), "float32")
     stacked = np.array(stack_frames(frames, 3))[0, :, 0, 0, ::3]

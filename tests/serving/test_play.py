@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import commands
 from tfvid import models
 from tfvid.data.video_files import encode_png, read_video
 from tfvid.errors import UserError
@@ -130,11 +131,10 @@ def test_other_models_are_not_played(tmp_path):
 
 
 def test_the_command_writes_a_video(run, tmp_path):
-    command = [sys.executable, "scripts/play.py", f"--checkpoint={run}", "--script=1,3,2", f"--output_dir={tmp_path}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    result = commands.run("play", f"--checkpoint={run}", "--script=1,3,2", f"--output_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert len(read_video(str(tmp_path / "0000" / "video.gif"))[0]) == 4
-    wrong = subprocess.run([*command[:3], "--script=9"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    wrong = commands.run("play", f"--checkpoint={run}", "--script=9")
     assert wrong.returncode == 1
     assert wrong.stderr.strip().splitlines()[-1] == (
         "error: --script: expected actions from 1 to 3, or 0, joined by commas. Received: '9'"
@@ -194,9 +194,7 @@ def test_the_command_serves_the_page_where_it_says(run, tmp_path):
             page = urllib.request.urlopen(url, timeout=60).read().decode()
             assert "<canvas" in page and f"play {pathlib.Path(run).name}" in page
             port = url.split(":")[2].strip("/")
-            second = subprocess.run(
-                [*command[:3], "--web", f"--port={port}"], cwd=ROOT, capture_output=True, text=True, timeout=300
-            )
+            second = commands.run("play", f"--checkpoint={run}", "--web", f"--port={port}")
             assert second.returncode == 1
             assert second.stderr.strip().splitlines()[-1].startswith(f"error: --port: cannot listen on 127.0.0.1:{port}: ")
         finally:

@@ -115,7 +115,9 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
     data = {*dataset.element_spec, *(["detector"] if agent and agent.detector else [])}
     step_names, set_names = _split_names(request.metrics, keys, outputs, data)
     options = dataclasses.replace(step_metrics.options_for(model, request.weights_dir), agent=agent)
-    metrics, skipped = step_metrics.build(step_names, options)
+    images = dataset.element_spec.get("images")
+    side = min(images.shape[2:4]) if images is not None else None
+    metrics, skipped = step_metrics.build(step_names, options, side)
     sets, sets_skipped = set_metrics.build(set_names, options, protocol.context + protocol.horizon)
     skipped.update(sets_skipped)
     for name, reason in skipped.items():

@@ -20,6 +20,9 @@ PSNR_LIMIT = 100.0
 # Frames that a network sees at once, in pixels; more go through it in parts.
 NETWORK_PIXELS = 2**21
 
+# Shorter side of the frames, in pixels, from which a metric is defined: its window, or what its poolings need.
+SMALLEST_SIDE = {"ssim": 11, "ssim_piq": 11, "ssim_skimage": 7, "lpips": 31, "lpips_vgg": 16, "vgg_cosine": 16}
+
 
 @dataclasses.dataclass(frozen=True)
 class StepMetric:
@@ -269,10 +272,17 @@ def nearest(name, known):
     return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
 
 
-def build(names, options):
-    """({name: StepMetric}, {name: reason it is left out}): missing weights stop no other metric."""
+def build(names, options, side=None):
+    """({name: StepMetric}, {name: reason it is left out}): missing weights or small frames stop no other metric.
+
+    Args:
+      side: the shorter side of the frames in pixels; None: not known, or none are compared.
+    """
     built, skipped = {}, {}
     for name in names:
+        if side is not None and side < SMALLEST_SIDE.get(name, 0):
+            skipped[name] = f"it needs frames with sides of {SMALLEST_SIDE[name]} pixels and more, these have {side}"
+            continue
         try:
             built[name] = TABLE[name](options)
         except weights.WeightsMissing as e:

@@ -62,6 +62,11 @@ class ActVAEHParams(PoseHParams):
     kl_weight: float = hp(0.002, "weight of the divergence of the latent codes, summed over the batch too", low=0)
     kl_per_sample: bool = hp(False, "mean of the divergence over the batch; kl_weight 0.048 then is 0.002 at batch 24")
     shifted_targets: bool = hp(True, "train two of the three rollouts on shifted frames, as the original does")
+    rollouts: int = hp(3, "rollouts of each clip in a step; the original's shifted targets need 3", low=1)
+    best_weight: float = hp(
+        0.0, "what the error of each clip's best rollout counts beside the mean of all; keeps the rollouts apart where"
+        " the future is open", low=0,
+    )
     diversity_weight: float = hp(
         0.0, "what the distance between rollouts counts against their error; 1: the energy score (calibrated spread)",
         low=0,
@@ -75,6 +80,9 @@ class ActVAEHParams(PoseHParams):
 
     def validate(self):
         super().validate()
+        self.require(self.rollouts == 3 or not self.shifted_targets, "rollouts", "3, as shifted_targets is true")
+        for key in ("best_weight", "diversity_weight"):
+            self.require(not (getattr(self, key) and self.shifted_targets), key, "0, as shifted_targets is true")
         if self.flip_probability:
             self.require(
                 sorted(self.flip_joints) == list(range(self.num_joints)), "flip_joints",

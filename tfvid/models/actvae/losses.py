@@ -5,7 +5,7 @@ from keras import ops
 from tfvid.losses.reconstruction import l1_loss
 
 
-def alignments(horizon, shifted=True):
+def alignments(horizon, shifted=True, count=3):
     """Indices of the true frame that each step of each rollout is compared with.
 
     The original trains three rollouts on the same clip: one as it is, one that skips the
@@ -13,11 +13,11 @@ def alignments(horizon, shifted=True):
     target; the shifted forms need `horizon + 1` targets.
 
     Args:
-      shifted: False compares all three with the clip as it is.
+      shifted: False compares all `count` rollouts with the clip as it is.
     """
     plain = list(range(horizon))
     if not shifted:
-        return [plain] * 3
+        return [plain] * count
     return [plain, [*range(horizon - 1), horizon], list(range(1, horizon + 1))]
 
 
@@ -30,6 +30,16 @@ def pose_reconstruction(rollouts, targets, indices):
       indices: R lists of `horizon` indices into T.
     """
     return [l1_loss(rollouts[r], ops.take(targets, index, axis=1)) for r, index in enumerate(indices)]
+
+
+def best_reconstruction(rollouts, targets):
+    """Mean absolute error of each clip's best rollout, the mean over the clips.
+
+    Args:
+      rollouts: [R, B, horizon, 2J].
+      targets: [B, horizon, 2J].
+    """
+    return ops.mean(ops.min(ops.mean(ops.abs(rollouts - targets), axis=(2, 3)), axis=0))
 
 
 def pairwise_distance(rollouts):

@@ -12,7 +12,6 @@ from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
 from tfvid.models.video_model import VideoModel, weighted_sum
 
-ROLLOUTS = 3  # of one clip in a training step
 
 
 class PoseModel(VideoModel):
@@ -185,7 +184,7 @@ class ActVAE(PoseModel):
         """One update of both networks; `draws` replaces the step's own noise."""
         draws = draws or self.train_draws()
         source, targets, condition = self._training_clips(batch, draws)
-        shape = [ROLLOUTS, self.hparams.horizon + 1, tf.shape(source)[0], self.hparams.latent_dim]
+        shape = [self.hparams.rollouts, self.hparams.horizon + 1, tf.shape(source)[0], self.hparams.latent_dim]
         noise = draws.normal("latents", shape, self.pose_dtype)
         with tf.GradientTape() as tape:
             values = self.pose_losses(*self.rollout(source, condition, noise), targets)
@@ -225,9 +224,9 @@ class ActVAE(PoseModel):
         return tf.stack([-swapped[..., 0] - 2 / self.hparams.image_size, swapped[..., 1]], axis=-1)
 
     def pose_losses(self, poses, mean, log_variance, targets):
-        """{"reconstruction", "kl"[, "spread"]} without weights."""
+        """{"reconstruction", "kl"[, "best"][, "spread"]} without weights."""
         h = self.hparams
-        indices = losses.alignments(h.horizon, h.shifted_targets)
+        indices = losses.alignments(h.horizon, h.shifted_targets, h.rollouts)
         reconstruction = tf.add_n(losses.pose_reconstruction(poses, targets, indices))
         # Of the first rollout only, as the original has it.
         divergence = losses.gaussian_divergence(mean[:, 0], log_variance[:, 0])
@@ -236,6 +235,8 @@ class ActVAE(PoseModel):
         else:  # gradients are averaged over replicas, while this is a sum over the global batch
             divergence *= self.distribute_strategy.num_replicas_in_sync
         values = {"reconstruction": reconstruction, "kl": divergence}
+        if h.best_weight:
+            values["best"] = losses.best_reconstruction(poses, targets[:, : h.horizon])
         if h.diversity_weight:
             values["spread"] = losses.pairwise_distance(poses)
         return values
@@ -246,6 +247,7 @@ class ActVAE(PoseModel):
         return {
             "reconstruction": h.recon_weight,
             "kl": h.kl_weight,
+            "best": h.recon_weight * h.rollouts * h.best_weight,
             "spread": -0.5 * h.recon_weight * h.diversity_weight,
         }
 

@@ -34,7 +34,9 @@ class CaddyNetworks(Block):
         features, hidden = hparams.state_features, hparams.hidden_size
         actions, dimension = hparams.actions_count, hparams.action_space_dimension
         self.encoder = Encoder(3 * self.stacking, (*hparams.encoder_widths, features))
-        self.action_network = ActionNetwork(features, hparams.action_width, dimension, actions)
+        self.action_network = ActionNetwork(
+            features, hparams.action_width, dimension, actions, hparams.standardize_directions
+        )
         self.dynamics = Dynamics(features, hidden, actions + dimension, size)
         self.decoder = Decoder(hidden, hparams.decoder_widths)
         self.state_to_hidden = StateToHidden(features, hidden)

@@ -44,8 +44,9 @@ class CaddyHParams(HParams):
         1.0, "not in the original: factor of the noise in states and directions; 0 takes their means, so that a short"
         " training is not drowned in it", low=0,
     )
-    mean_initial_scale: float = hp(
-        1.0, "not in the original: factor of the first weights that give the directions' means", low=0
+    standardize_directions: bool = hp(
+        False, "batch-normalise the means of the directions, for things that are small in the frame; false, as in the"
+        " original"
     )
     centroid_alpha: float = hp(0.1, "share of a batch in the running centroids", low=0, high=1)
     gumbel_temperature_start: float = hp(1.0, "temperature at the first step", low=1e-6)

@@ -44,7 +44,6 @@ class Caddy(VideoModel):
         self.image_size = (height, width)
         self.networks = CaddyNetworks(hparams, self.image_size)
         self.networks.build()
-        self.networks.action_network.scale_initial(hparams.mean_initial_scale)
         count = hparams.actions_count
         self.mi_matrix = None
         if hparams.trainer == "smooth_mi_trainer":

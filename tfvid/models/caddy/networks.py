@@ -59,11 +59,14 @@ class ActionNetwork(Block):
       width: of its feature vector.
       dimension: D of the action space.
       actions_count: A.
+      standardize: batch-normalise the directions' means. What moves is often so small a
+        part of the frame that they otherwise start, and stay, close to 0.
     """
 
-    def __init__(self, features, width, dimension, actions_count, name="action_network"):
+    def __init__(self, features, width, dimension, actions_count, standardize=False, name="action_network"):
         super().__init__(name=name)
         self.width, self.dimension = width, dimension
+        self.norm = self._norm(dimension, "norm", affine=False) if standardize else None
         self.residuals = [
             Residual(features, width, 2, name="residual_0"),
             Residual(width, width, name="residual_1"),
@@ -75,16 +78,12 @@ class ActionNetwork(Block):
     def build(self, input_shape=None):
         for block in self.residuals:
             block.build()
+        if self.norm is not None:
+            self.norm.build((None, None, self.dimension))
         self.mean.build((None, self.width))
         self.variance.build((None, self.width))
         self.logits.build((None, self.dimension))
         self.built = True
-
-    def scale_initial(self, factor):
-        """Multiplies the fresh weights that give the means."""
-        if factor != 1:
-            for weight in self.mean.weights:
-                weight.assign(factor * weight)
 
     def call(self, states, attention, state_noise, direction_noise, training):
         """Infers actions.
@@ -112,6 +111,8 @@ class ActionNetwork(Block):
             ops.reshape(v, (batch, steps, self.dimension)) for v in (mean, variance, sampled)
         )
         directions_mean = mean[:, 1:] - mean[:, :-1]
+        if self.norm is not None:
+            directions_mean = self.norm(directions_mean, training=training)
         directions_variance = variance[:, 1:] + variance[:, :-1]
         directions = directions_mean + ops.sqrt(directions_variance) * direction_noise
         return {

@@ -120,11 +120,11 @@ def test_best_reconstruction_takes_each_clips_nearest_rollout(batch):
     assert float(losses.best_reconstruction(rollouts, targets)) == pytest.approx((1 + 2) / 2)
     model = build(**RESIDUAL, rollouts=5, best_weight=0.3)
     logs = model.train_step(batch)
-    assert 0 < float(logs["best"]) < float(logs["reconstruction"]) / 5
+    assert 0 < float(logs["best"]) <= float(logs["reconstruction"]) / 5  # equal while it stands still
 
 
 def test_rollouts_and_what_needs_the_plain_alignment():
-    with pytest.raises(UserError, match="rollouts: expected 3, as shifted_targets is true. Received: 5"):
+    with pytest.raises(UserError, match="rollouts: expected 3, as shifted_targets is true"):
         hparams(rollouts=5)
     with pytest.raises(UserError, match="best_weight: expected 0, as shifted_targets is true"):
         hparams(best_weight=0.5)

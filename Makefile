@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 WORKERS ?= 2
 DEMO_DIR ?= runs/demo/savp
-PLAY ?= runs/breakout/caddy_small
+PLAY ?= data/pretrained/breakout-caddy
 PORT ?= 8080
 
 .DEFAULT_GOAL := help

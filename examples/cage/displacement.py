@@ -16,7 +16,7 @@ from absl import flags
 from tfvid import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("checkpoint", [], "run folders of cage, the controlled one first", required=True)
+flags.DEFINE_multi_string("checkpoint", None, "run folders of cage, the controlled one first", required=True)
 flags.DEFINE_integer("clips", 16, "test clips", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "of the samples")
 flags.DEFINE_string("output", "displacement", "folder to write")

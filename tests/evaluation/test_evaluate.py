@@ -190,8 +190,9 @@ def test_frames_smaller_than_a_window_leave_that_metric_out(make_run, tmp_path):
 def test_boxes_have_their_own_metric(make_run, tmp_path):
     path = make_run(source=ToySource(count=2, boxes=True))
     summary = evaluate([path], str(tmp_path / "out"), SMALL, report=QUIET)["run"]
-    assert set(summary["metrics"]) == {"psnr", "ssim", "mse", "box_iou"}
-    assert 0 <= summary["metrics"]["box_iou"]["average"]["mean"] < 1
+    assert set(summary["metrics"]) == {"psnr", "ssim", "mse", "box_iou", "box_iou_30", "box_iou_50"}
+    means = [summary["metrics"][name]["average"]["mean"] for name in ("box_iou_30", "box_iou_50", "box_iou")]
+    assert 0 <= means[1] <= means[0] <= 1 and 0 < means[2] < 1
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,16 @@ def _box_iou(options):
     )  # fmt: skip
 
 
+def _box_iou_above(percent):
+    def build(options):
+        return StepMetric(
+            f"box_iou_{percent}", "boxes", True, f"share of the objects of a frame with an IoU above {percent / 100}",
+            lambda truth, predicted: boxes.iou_above(predicted, truth, percent / 100),
+        )  # fmt: skip
+
+    return build
+
+
 # Name -> function of `Options`; which key it needs stands in FAMILIES.
 TABLE = {
     "psnr": _psnr,
@@ -205,14 +215,16 @@ TABLE = {
     "pck_05": _pck(5),
     "pck_10": _pck(10),
     "box_iou": _box_iou,
+    "box_iou_30": _box_iou_above(30),
+    "box_iou_50": _box_iou_above(50),
 }
 # Output key -> metrics on it. The first DEFAULTS[key] of them run when none are asked for.
 FAMILIES = {
     "images": ("psnr", "ssim", "mse", "lpips", "lpips_vgg", "ssim_skimage", "ssim_piq", "motion_mse", "vgg_cosine"),
     "poses": ("pose_error", "pck_05", "pck_10"),
-    "boxes": ("box_iou",),
+    "boxes": ("box_iou", "box_iou_30", "box_iou_50"),
 }
-DEFAULTS = {"images": 4, "poses": 3, "boxes": 1}
+DEFAULTS = {"images": 4, "poses": 3, "boxes": 3}
 
 
 @dataclasses.dataclass(frozen=True)

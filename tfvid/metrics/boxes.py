@@ -28,9 +28,17 @@ def mean_iou(predicted, truth):
     An empty slot is a box without area. Frames without any object give NaN, which the
     evaluation leaves out of its means.
     """
+    return _mean_of_present(iou(predicted, truth), truth)
+
+
+def iou_above(predicted, truth, limit):
+    """Share of the object slots that hold a true box whose IoU is above `limit`; as `mean_iou`."""
+    return _mean_of_present(ops.cast(iou(predicted, truth) > limit, truth.dtype), truth)
+
+
+def _mean_of_present(values, truth):
     present = ops.cast(_area(truth) > 0, truth.dtype)
-    total = ops.sum(iou(predicted, truth) * present, axis=-1)
-    return total / ops.sum(present, axis=-1)
+    return ops.sum(values * present, axis=-1) / ops.sum(present, axis=-1)
 
 
 def _area(boxes):

@@ -13,7 +13,6 @@ from tfvid.models.optimizers import Adam
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 
-
 class PoseModel(VideoModel):
     """What both stages share: reading poses and classes, sampling pose sequences."""
 

@@ -51,7 +51,7 @@ _server = _Server()
 
 
 def run(script, *flags, env=None, cwd=ROOT, timeout=600):
-    """Runs scripts/<script>.py.
+    """Runs scripts/<script>.py, or the file `script` of the project.
 
     Args:
       flags: its arguments.
@@ -62,7 +62,8 @@ def run(script, *flags, env=None, cwd=ROOT, timeout=600):
     Returns:
       `subprocess.CompletedProcess` with stdout and stderr as text.
     """
-    arguments = [str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
+    path = script if script.endswith(".py") else f"scripts/{script}.py"
+    arguments = [str(ROOT / path), *map(str, flags)]
     with tempfile.TemporaryDirectory() as folder:
         streams = [os.path.join(folder, name) for name in ("out", "err")]
         request = {

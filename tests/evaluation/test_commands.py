@@ -19,6 +19,8 @@ def command(script, *flags):
         ("evaluate", ["--checkpoint=a", "--checkpoint=b"], "--output_dir: expected a folder for the comparison"),
         ("evaluate", ["--checkpoint=a", "--shard=2"], "--shard: expected i/n, for example 0/4. Received: '2'"),
         ("generate", [], "--checkpoint: expected a run folder"),
+        ("examples/caddy/movements.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
+        ("examples/cage/displacement.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
         ("download_weights", ["--network=lpips"], "--network: expected one of lpips_alex"),
         ("download_weights", ["--network=vgg19", "--source=nothing.pth"], "nothing.pth: expected"),
     ],

@@ -292,13 +292,15 @@ def build(names, options, side=None):
     """
     built, skipped = {}, {}
     for name in names:
-        if side is not None and side < SMALLEST_SIDE.get(name, 0):
-            skipped[name] = f"it needs frames with sides of {SMALLEST_SIDE[name]} pixels and more, these have {side}"
-            continue
         try:
-            built[name] = TABLE[name](options)
+            metric = TABLE[name](options)
         except weights.WeightsMissing as e:
             skipped[name] = str(e)
+            continue
+        if side is not None and side < SMALLEST_SIDE.get(name, 0):
+            skipped[name] = f"it needs frames with sides of {SMALLEST_SIDE[name]} pixels and more, these have {side}"
+        else:
+            built[name] = metric
     return built, skipped
 
 

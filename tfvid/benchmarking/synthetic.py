@@ -49,6 +49,11 @@ PUBLISHED = {
         (),
         {"context_frames": 1, "sequence_length": 16, "long_sequence_length": 16},
     ),
+    "cater": (
+        {"H": 256, "W": 256, "C": 3, "O": 6, "a": 4, "N": 4},
+        ("objects", "boxes", "timed_actions", "action_progress", "action_destinations"),
+        {"context_frames": 1, "sequence_length": 16, "long_sequence_length": 16},
+    ),
     "epic": (
         {"H": 256, "W": 256, "C": 3},
         (),
@@ -100,6 +105,9 @@ def random_clip(rng, sizes, keys, length):
             coarse = rng.integers(0, 256, [shape[0], 8, 8, shape[3]], dtype="uint8")
             rows, columns = np.arange(shape[1]) * 8 // shape[1], np.arange(shape[2]) * 8 // shape[2]
             clip[name] = coarse[:, rows][:, :, columns]
+        elif name == "boxes":
+            corners = rng.uniform(0, 0.7, [*shape[:-1], 2])
+            clip[name] = np.concatenate([corners, corners + rng.uniform(0.1, 0.3, corners.shape)], -1).astype(key.dtype)
         elif key.dtype.startswith("float"):
             clip[name] = rng.uniform(0, 1, shape).astype(key.dtype)
         else:

@@ -62,8 +62,8 @@ def run(script, *flags, env=None, cwd=ROOT, timeout=600):
     Returns:
       `subprocess.CompletedProcess` with stdout and stderr as text.
     """
-    path = script if script.endswith(".py") else f"scripts/{script}.py"
-    arguments = [str(ROOT / path), *map(str, flags)]
+    file = script if script.endswith(".py") else f"scripts/{script}.py"
+    arguments = [str(ROOT / file), *map(str, flags)]
     with tempfile.TemporaryDirectory() as folder:
         streams = [os.path.join(folder, name) for name in ("out", "err")]
         request = {

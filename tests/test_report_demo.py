@@ -1,11 +1,8 @@
 """The end of `make demo`: where to look, and failure where the demo is not better than the baseline."""
 
 import json
-import pathlib
 
 from tests import commands
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def report(tmp_path, psnr=20.0):

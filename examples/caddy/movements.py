@@ -35,7 +35,8 @@ def main():
         raise UserError(
             f"--checkpoint: expected a run of caddy on breakout. Received: {trial.run.model_name} on {source.name}"
         )
-    model, hparams = trial.run.load_model(trial.step), trial.run.hparams
+    model = trial.run.load_model(trial.step)
+    hparams = trial.run.hparams.replace(use_state=True)  # where the paddle is, whether or not the run read it
     clips = next(iter(source.evaluation_batches("test", hparams, FLAGS.games, length=16, limit=FLAGS.games)))
     clips = {k: v.numpy()[clips["valid"].numpy()] for k, v in clips.items()}
     start = model.start(tf.constant(clips["images"][:, 3:4]))

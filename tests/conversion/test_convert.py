@@ -24,7 +24,6 @@ from tfvid.errors import UserError
 from tfvid.models import MODELS
 from tfvid.training.run_folder import RunFolder
 
-ROOT = pathlib.Path(__file__).parents[2]
 CASES = [c for c in find_cases() if c.method == "savp" and c.name.startswith("baseline_")]
 STEP = 70000
 

@@ -9,10 +9,9 @@ import time
 
 import numpy as np
 import pytest
-
-from tests import commands
 import tensorflow as tf
 
+from tests import commands
 from tfvid.data import prepare as prepare_lib
 from tfvid.data.prepare import cut_into_clips, parse_size, prepare, split_of_fractions
 from tfvid.data.records import DataError, DatasetInfo

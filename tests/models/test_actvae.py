@@ -124,6 +124,14 @@ def test_best_reconstruction_takes_each_clips_nearest_rollout(batch):
     assert float(logs["best"]) == pytest.approx(float(logs["reconstruction"]) / 5, rel=1e-5)
 
 
+def test_the_energy_score_weighs_the_spread_by_the_number_of_rollouts():
+    for r in (2, 5):
+        w = build(**RESIDUAL | {"diversity_weight": 1.0}, rollouts=r).loss_weights()
+        assert w["spread"] == pytest.approx(-w["reconstruction"] / (r - 1))
+    with pytest.raises(UserError, match="rollouts: expected 2 at least, as diversity_weight is above 0"):
+        hparams(**RESIDUAL, rollouts=1)
+
+
 def test_rollouts_and_what_needs_the_plain_alignment():
     with pytest.raises(UserError, match="rollouts: expected 3, as shifted_targets is true"):
         hparams(rollouts=5)

@@ -83,6 +83,7 @@ class ActVAEHParams(PoseHParams):
         self.require(self.rollouts == 3 or not self.shifted_targets, "rollouts", "3, as shifted_targets is true")
         for key in ("best_weight", "diversity_weight"):
             self.require(not (getattr(self, key) and self.shifted_targets), key, "0, as shifted_targets is true")
+        self.require(self.rollouts > 1 or not self.diversity_weight, "rollouts", "2 at least, as diversity_weight is above 0")
         if self.flip_probability:
             self.require(
                 sorted(self.flip_joints) == list(range(self.num_joints)), "flip_joints",

@@ -247,7 +247,7 @@ class ActVAE(PoseModel):
             "reconstruction": h.recon_weight,
             "kl": h.kl_weight,
             "best": h.recon_weight * h.rollouts * h.best_weight,
-            "spread": -0.5 * h.recon_weight * h.diversity_weight,
+            "spread": -h.recon_weight * h.diversity_weight / max(h.rollouts - 1, 1),
         }
 
     def test_step(self, batch):

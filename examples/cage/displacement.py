@@ -1,11 +1,12 @@
 """Displacement asked for against displacement obtained, for runs of CAGE on the demo data.
 
-    python examples/cage/displacement.py --checkpoint=RUN [--checkpoint=RUN_WITHOUT_CONTROLS] --output=DIR
+    python examples/cage/displacement.py --checkpoint=RUN [--checkpoint=ANOTHER_RUN] --output=DIR
 
 In the first frame of test clips, the tiles of the square are chosen and placed somewhere
 else in the next frames, further by `step` tiles in each. Where the square is in the last
-generated frame is measured by its colour. A model without controls is asked in the same
-way, and shows how far the square goes by itself. Writes displacement.json and displacement.png.
+generated frame is measured by its colour. Beside it stands what the same run generates
+from the same noise without controls: where the square goes by itself. Writes
+displacement.json and displacement.png.
 """
 
 import json
@@ -16,7 +17,7 @@ from absl import flags
 from tfvid import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("checkpoint", None, "run folders of cage, the controlled one first", required=True)
+flags.DEFINE_multi_string("checkpoint", None, "run folders of cage", required=True)
 flags.DEFINE_integer("clips", 16, "test clips", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "of the samples")
 flags.DEFINE_string("output", "displacement", "folder to write")
@@ -25,7 +26,10 @@ flags.DEFINE_string("output", "displacement", "folder to write")
 def main():
     from tfvid.evaluation import displacement
 
-    results = {path: displacement.measure(path, FLAGS.clips, FLAGS.seed) for path in FLAGS.checkpoint}
+    results = {}
+    for path in FLAGS.checkpoint:
+        for name, result in displacement.measure(path, FLAGS.clips, FLAGS.seed).items():
+            results[f"{path}, {name}"] = result
     os.makedirs(FLAGS.output, exist_ok=True)
     with open(os.path.join(FLAGS.output, "displacement.json"), "w") as f:
         json.dump(results, f, indent=1)

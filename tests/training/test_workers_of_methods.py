@@ -23,7 +23,7 @@ CLIPS = {"train_clips": 12, "val_clips": 2, "test_clips": 1}
 METHODS = {
     "savp": (
         "demo", {**CLIPS, "size": 32, "clip_length": 6},
-        "sequence_length=4,long_sequence_length=6,clip_length=3,ngf=4,nef=4,ndf=4,nz=2",
+        "sequence_length=6,long_sequence_length=6,clip_length=4,ngf=4,nef=4,ndf=4,nz=2",
     ),
     "caddy": (
         "demo", {**CLIPS, "size": 32, "clip_length": 8},

@@ -28,11 +28,11 @@ def position(frame):
 
 
 def measure(checkpoint, clips=16, seed=0):
-    """Asks a run for displacements in four directions.
+    """Asks a run for displacements in four directions, and lets it go without controls from the same noise.
 
     Returns:
-      {"asked", "obtained": signed pixels along the direction, "lost": clips without a
-      square at the end, "slope", "correlation", "error"}.
+      {"with controls", "without controls": {"asked", "obtained": signed pixels along the
+      direction, "lost": clips without a square at the end, "slope", "correlation", "error"}}.
     """
     trial, model = open_model(checkpoint)
     source, grid = runs.open_data([trial]), grid_of(model)
@@ -53,11 +53,14 @@ def measure(checkpoint, clips=16, seed=0):
         placed.append(arrays[0])
         masks.append(arrays[1])
         asked.append((step * grid.tile[0] * FRAMES, direction))
-    frames = model.seeded_sample(
-        seed, 0, FRAMES, tf.cast(images, tf.float32)[:, None] / 127.5 - 1, np.stack(placed), np.stack(masks)
-    )
-    frames = np.clip((frames.numpy() + 1) * 127.5, 0, 255).astype(np.uint8)
-    return _summary(images, frames[:, -1], asked)
+    first = tf.cast(images, tf.float32)[:, None] / 127.5 - 1
+    placed, masks = np.stack(placed), np.stack(masks)
+    result = {}
+    for name, shown in (("with controls", masks), ("without controls", np.zeros_like(masks))):
+        frames = model.seeded_sample(seed, 0, FRAMES, first, placed, shown)
+        frames = np.clip((frames.numpy() + 1) * 127.5, 0, 255).astype(np.uint8)
+        result[name] = _summary(images, frames[:, -1], asked)
+    return result
 
 
 def _request(group, grid, number):

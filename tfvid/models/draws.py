@@ -31,7 +31,8 @@ class StatelessDraws:
         key = tf.stack([seed, tf.cast(zlib.crc32(stream.encode()), tf.int64)])
         for part in (step, replica):
             key = tf.random.fold_in(key, tf.cast(part, tf.int64), alg="philox")
-        self._key = key
+        # What `tf.random.fold_in` makes of a name depends on the key through this number alone.
+        self._folded = tf.random.fold_in(key, tf.constant(0, tf.int64), alg="philox")[0]
         self._names = set()
 
     def key(self, name):
@@ -39,7 +40,7 @@ class StatelessDraws:
         if name in self._names:
             raise ValueError(f"expected each draw once, received a second one called {name!r}")
         self._names.add(name)
-        return tf.random.fold_in(self._key, tf.constant(zlib.crc32(name.encode()), tf.int64), alg="philox")
+        return tf.stack([self._folded, tf.constant(zlib.crc32(name.encode()), tf.int64)])
 
     def scope(self, name):
         """The same draws with `name/` put before every name."""

@@ -7,6 +7,7 @@ from tfvid.layers.rollout import rollout
 from tfvid.models.baselines.networks import RecurrentPredictor
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
+from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # What the original feeds where the data has no actions or states.
@@ -124,7 +125,7 @@ class RecurrentBaseline(VideoModel):
         fixed_latent = latents if latents is None or latents.shape.rank == 4 else None
         if fixed_latent is None and latents is not None:
             given["latent"] = latents
-        step, first = self.generator.bind(), images[0]
+        step, first = shared_function(self.generator.bind()), images[0]
 
         def advance(carry, x):
             image, state, recurrent = carry

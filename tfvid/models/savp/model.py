@@ -11,6 +11,7 @@ from tfvid.models.savp import losses as losses_lib
 from tfvid.models.savp.hparams import SAVPHParams
 from tfvid.models.savp.networks_discriminator import DiscriminatorSet
 from tfvid.models.savp.networks_generator import Generator
+from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # Batch key -> name inside the generator.
@@ -209,8 +210,8 @@ class SAVP(VideoModel):
         return {**result, **dict(zip(rollouts, videos))}
 
     def _cell_step(self, keep):
-        """One step of the cell as a function that is traced, and differentiated, once for all time steps."""
-        return tf.function(self.generator.bind(keep), autograph=False)
+        """One step of the cell as a function that is traced, differentiated and optimised once for all time steps."""
+        return shared_function(self.generator.bind(keep))
 
     def _needed_rollouts(self):
         h = self.hparams

@@ -45,13 +45,20 @@ def test_validation_is_the_same_each_time_and_by_clip(model, batch):
 
 
 def test_latents_and_features_in_the_data_change_nothing(batch):
-    model = cage_tiny.cage(no_scale_inv=True)
+    model = cage_tiny.cage(no_scale_inv=True, latent_scale=3.0)
     images = model.signed(batch["images"])
-    cached = {**batch, "latents": model.encode(images), "features": model.features(images)}
+    cached = {**batch, "latents": model.unscaled_latents(images), "features": model.features(images)}
     assert set(model.cached(cached)) == {"latents", "features"}
     inputs = [model.training_inputs(images, StatelessDraws(3), known) for known in ({}, model.cached(cached))]
     for key in inputs[0]:
         np.testing.assert_allclose(inputs[0][key], inputs[1][key], 1e-5, 1e-5, err_msg=key)
+
+
+def test_latents_are_scaled_for_the_flow_alone(batch):
+    plain, scaled = cage_tiny.cage(), cage_tiny.cage(latent_scale=3.0)
+    images = plain.signed(batch["images"])
+    np.testing.assert_allclose(scaled.encode(images), 3 * plain.encode(images), 1e-6)
+    np.testing.assert_allclose(scaled.decode(scaled.encode(images)), plain.decode(plain.encode(images)), 0, 1e-5)
 
 
 def test_what_cannot_be_cached_is_computed(batch):

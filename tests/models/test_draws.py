@@ -1,5 +1,7 @@
 """Noise: a function of (seed, step, replica, stream, name) and of nothing else."""
 
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +19,18 @@ def test_same_key_same_noise_eager_and_traced():
         want = normal(3, step, 1)
         np.testing.assert_array_equal(traced(tf.constant(3, tf.int64), tf.constant(step, tf.int64)), want)
         np.testing.assert_array_equal(normal(tf.constant(3, tf.int32), tf.constant(step, tf.int32), 1), want)
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_noise_is_that_of_tf_random(kind):
+    """What is promised of a run does not hang on the short way to its noise."""
+    draws, again = StatelessDraws(-3, 5, 1), StatelessDraws(-3, 5, 1)
+    expected = getattr(tf.random, f"stateless_{kind}")([2, 3], again.key("z"), dtype=tf.float64, alg="philox")
+    np.testing.assert_array_equal(getattr(draws, kind)("z", [tf.constant(2), 3], "float64"), expected)
+    key = tf.stack([tf.constant(-3, tf.int64), tf.constant(zlib.crc32(b"train"), tf.int64)])
+    for part in (5, 1, zlib.crc32(b"z")):
+        key = tf.random.fold_in(key, tf.constant(part, tf.int64), alg="philox")
+    np.testing.assert_array_equal(StatelessDraws(-3, 5, 1).key("z"), key)
 
 
 def test_every_part_of_the_key_matters():

@@ -73,7 +73,7 @@ class CageLatents(Preparation):
         if self._run.model_name == "cage_autoencoder":
             return {"latents": model.encode(model.images_to_float(frames))[0].numpy()}
         frames = model.signed(frames)
-        result = {"latents": model.encode(frames)[0].numpy()}
+        result = {"latents": model.unscaled_latents(frames)[0].numpy()}
         if self.options["features"]:
             result["features"] = model.features(frames)[0].numpy()
         return result

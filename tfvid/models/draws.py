@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+PHILOX = 1  # its number among TensorFlow's generators
+
 
 class StatelessDraws:
     """Noise that is a function of (seed, step, replica, stream, name) alone.
@@ -48,11 +50,16 @@ class StatelessDraws:
 
     def normal(self, name, shape, dtype="float32"):
         """Standard normal noise."""
-        return tf.random.stateless_normal(shape, self.key(name), dtype=dtype, alg="philox")
+        return self._drawn(tf.raw_ops.StatelessRandomNormalV2, name, shape, dtype)
 
     def uniform(self, name, shape, dtype="float32"):
         """Uniform noise in [0, 1)."""
-        return tf.random.stateless_uniform(shape, self.key(name), dtype=dtype, alg="philox")
+        return self._drawn(tf.raw_ops.StatelessRandomUniformV2, name, shape, dtype)
+
+    def _drawn(self, operation, name, shape, dtype):
+        # As tf.random.stateless_normal and _uniform, to the last bit, in a tenth of their operations.
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=self.key(name))
+        return operation(shape=tf.cast(shape, tf.int32), key=key, counter=counter, alg=PHILOX, dtype=dtype)
 
     def integers(self, name, shape, maxval, dtype="int32", minval=0):
         """Uniform integers in [minval, maxval); the bounds may be tensors that broadcast to `shape`."""

@@ -88,6 +88,12 @@ class CageHParams(AutoencoderHParams):
     # The training pairs.
     num_target_frames: int = hp(3, "T, frames denoised together", low=1)
     num_context_frames: int = hp(1, "C, earlier frames seen beside the reference", low=1)
+    latent_scale: float = hp(
+        1.0,
+        "factor on the latents. About 1 / latent_std of the autoencoder's validation keeps signal and noise comparable:"
+        " latents of deviation 0.2 hardly tell the flow anything, and controls are then not learnt; 1 as the original",
+        low=1e-6,
+    )
     sigma: float = hp(1e-7, "width of the flow's end", low=0)
     no_context_p: float = hp(0.5, "probability that a batch trains without context", low=0, high=1)
     no_reference_p: float = hp(0.2, "probability that such a batch trains without reference, too", low=0, high=1)

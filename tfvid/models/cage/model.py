@@ -97,12 +97,16 @@ class Cage(Generation, VideoModel):
         return tf.cast(images, self._float) / 127.5 - 1 if images.dtype == tf.uint8 else images * 2 - 1
 
     def encode(self, frames):
-        """[B, l, H, W, 3] in [-1, 1] -> latents [B, l, h, w, c]; no gradient."""
+        """[B, l, H, W, 3] in [-1, 1] -> latents [B, l, h, w, c] times `latent_scale`; no gradient."""
+        return self.unscaled_latents(frames) * self.hparams.latent_scale
+
+    def unscaled_latents(self, frames):
+        """What the autoencoder makes of frames; what records hold under the key `latents`."""
         return tf.stop_gradient(by_frame(self.autoencoder.encode, frames))
 
     def decode(self, latents):
-        """Latents -> frames, about [-1, 1]."""
-        return by_frame(self.autoencoder.decode, latents)
+        """What `encode` returns -> frames, about [-1, 1]."""
+        return by_frame(self.autoencoder.decode, latents / self.hparams.latent_scale)
 
     def features(self, frames):
         """[B, l, H, W, 3] in [-1, 1] -> [B, l, h, w, d]; no gradient."""
@@ -146,7 +150,7 @@ class Cage(Generation, VideoModel):
         """
         h, known = self.hparams, {}
         if "latents" in batch and not (h.random_horizontal_flip or h.aug):
-            known["latents"] = tf.cast(batch["latents"], self._float)
+            known["latents"] = tf.cast(batch["latents"], self._float) * h.latent_scale
             if "features" in batch and h.no_scale_inv:
                 known["features"] = tf.cast(batch["features"], self._float)
         return known

@@ -192,7 +192,7 @@ class CageAutoencoder(VideoModel):
         return {"lr": self.learning_rate()}
 
     def test_step(self, batch):
-        """Of every frame of a clip: mean absolute error, PSNR; and the share of the codebook in use."""
+        """Of every frame of a clip: mean absolute error, PSNR; the share of the codebook in use; the latents' deviation."""
         images = self.images_to_float(batch["images"])
         latents = self.encode(images)
         frames = self.decode(latents)
@@ -203,6 +203,7 @@ class CageAutoencoder(VideoModel):
             "l1": tf.reduce_mean(tf.abs(frames - images), [1, 2, 3, 4]),
             "psnr": tf.reduce_mean(psnr(frames, images, floor=1e-10), axis=1),
             "codes_used": tf.reduce_mean(tf.cast(used, tf.float32)),
+            "latent_std": tf.math.reduce_std(latents, axis=[1, 2, 3, 4]),
         }
 
     # Use.

@@ -61,6 +61,18 @@ def test_latents_are_scaled_for_the_flow_alone(batch):
     np.testing.assert_allclose(scaled.decode(scaled.encode(images)), plain.decode(plain.encode(images)), 0, 1e-5)
 
 
+def test_the_first_steps_see_controls_alone(batch):
+    model = cage_tiny.cage(no_scale_inv=True, controls_first_steps=2, feats_select_prob=0.0, no_context_p=0.0)
+    images, given = model.signed(batch["images"]), model.hparams.window - model.hparams.num_target_frames
+    clean = model.training_inputs(images, StatelessDraws(3), drop_context=False)["latents"][:, :given]
+    for step in range(3):
+        model.step.assign(step)
+        inputs = model.training_inputs(images, StatelessDraws(3))
+        assert inputs["num_controls"] == (24 if step < 2 else 0)
+        assert np.any(inputs["latents"][:, :given] != clean) == (step < 2)
+        assert model.training_inputs(images, StatelessDraws(3), drop_context=False)["num_controls"] == 0
+
+
 def test_what_cannot_be_cached_is_computed(batch):
     cached = {**batch, "latents": tf.zeros([2, 6, 4, 6, 4]), "features": tf.zeros([2, 6, 4, 6, 8])}
     assert set(cage_tiny.cage().cached(cached)) == {"latents"}  # features are of random windows

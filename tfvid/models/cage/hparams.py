@@ -98,6 +98,12 @@ class CageHParams(AutoencoderHParams):
     no_context_p: float = hp(0.5, "probability that a batch trains without context", low=0, high=1)
     no_reference_p: float = hp(0.2, "probability that such a batch trains without reference, too", low=0, high=1)
     feats_select_prob: float = hp(0.1, "share of control features shown in training", low=0, high=1)
+    controls_first_steps: int = hp(
+        0,
+        "first steps that see every control feature and no given frame: attention to controls, which else comes late,"
+        " is then learnt within hundreds of steps; 0 as the original",
+        low=0,
+    )
     no_scale_inv: bool = hp(False, "features of the whole frame instead of random windows")
     same_t: bool = hp(False, "one time for all target frames")
     random_horizontal_flip: bool = hp(False, "mirror half of the training clips")

@@ -186,7 +186,8 @@ class Cage(Generation, VideoModel):
             allowed = tf.ones_like(features[..., :1])
         else:
             features, allowed = self.window_features(frames[:, -targets:], draws)
-        shown = draws.bernoulli("select", tf.shape(allowed), h.feats_select_prob)
+        share = self._early(1.0, h.feats_select_prob) if drop_context else h.feats_select_prob
+        shown = draws.bernoulli("select", tf.shape(allowed), share)
         masks = allowed * tf.cast(shown, allowed.dtype)
         noised, target, times = self.noised(latents, draws)
         noised = self.dropped_context(noised, draws) if drop_context else noised
@@ -243,13 +244,18 @@ class Cage(Generation, VideoModel):
         """Replaces the context, or context and reference, by noise: one coin for the whole batch."""
         h = self.hparams
         context = h.num_context_frames
-        without_context = draws.uniform("drop_context", [1])[0] < h.no_context_p
-        without_reference = draws.uniform("drop_reference", [1])[0] < h.no_reference_p
+        without_context = draws.uniform("drop_context", [1])[0] < self._early(1.0, h.no_context_p)
+        without_reference = draws.uniform("drop_reference", [1])[0] < self._early(1.0, h.no_reference_p)
         noise = draws.normal("replacement", tf.shape(latents[:, : context + 1]), latents.dtype)
         replaced = tf.range(context + 1) < tf.where(without_reference, context + 1, context)
         replaced = tf.logical_and(replaced, without_context)[None, :, None, None, None]
         first = tf.where(replaced, noise, latents[:, : context + 1])
         return tf.concat([first, latents[:, context + 1 :]], axis=1)
+
+    def _early(self, value, later):
+        """`value` in the first `controls_first_steps` steps, then `later`."""
+        steps = self.hparams.controls_first_steps
+        return tf.where(self.step < steps, value, later) if steps else later
 
     def flow_loss(self, inputs, drop=no_drop):
         """Mean squared error of the velocity of the target frames, at the positions kept."""

@@ -21,6 +21,7 @@ def command(script, *flags):
         ("generate", [], "--checkpoint: expected a run folder"),
         ("examples/caddy/movements.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
         ("examples/cage/displacement.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
+        ("examples/cage/solvers.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
         ("download_weights", ["--network=lpips"], "--network: expected one of lpips_alex"),
         ("download_weights", ["--network=vgg19", "--source=nothing.pth"], "nothing.pth: expected"),
     ],

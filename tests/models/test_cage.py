@@ -35,6 +35,14 @@ def test_a_step_trains_the_regressor_alone(batch):
     assert float(logs["regressor_skipped"]) == 0 and int(model.step) == 2
 
 
+def test_a_step_in_double_precision(batch):
+    model = cage_tiny.cage(precision="float64", num_warmup_steps=0)
+    model.step.assign(1)
+    logs = model.train_step(batch)
+    assert float(logs["regressor_skipped"]) == 0
+    assert {v.dtype for v in model.optimizers_by_name["regressor"].targets} == {"float64"}
+
+
 def test_validation_is_the_same_each_time_and_by_clip(model, batch):
     first, second = model.test_step(batch), model.test_step(batch)
     assert set(first) == {"flow_matching_loss", "flow_matching_loss_without_controls"}

@@ -316,7 +316,7 @@ class Cage(Generation, VideoModel):
         h = self.hparams
         if not h.max_grad_norm:
             return tf.ones_like(norm)
-        factor = tf.minimum(1.0, h.max_grad_norm / (norm + 1e-6))
+        factor = tf.minimum(h.max_grad_norm / (norm + 1e-6), 1.0)
         return tf.where(self.step > h.num_warmup_steps, factor, tf.ones_like(factor))
 
     @property

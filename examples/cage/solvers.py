@@ -26,7 +26,8 @@ def main():
     trial, model = open_model(FLAGS.checkpoint)
     source = runs.open_data([trial], FLAGS.input_dir)
     batch = next(iter(source.evaluation_batches("test", trial.run.hparams, FLAGS.clips, length=1)))
-    print(solvers.table(solvers.compare(model, model.signed(batch["images"]), FLAGS.seed)))
+    frames = model.signed(batch["images"][batch["valid"]])  # a last batch is padded
+    print(solvers.table(solvers.compare(model, frames, FLAGS.seed)))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class CageHParams(AutoencoderHParams):
     latent_scale: float = hp(
         1.0,
         "factor on the latents. About 1 / latent_std of the autoencoder's validation keeps signal and noise comparable:"
-        " latents of deviation 0.2 hardly tell the flow anything, and controls are then not learnt; 1 as the original",
+        " the flow learns little of latents far smaller than its noise; 1 as the original",
         low=1e-6,
     )
     sigma: float = hp(1e-7, "width of the flow's end", low=0)

@@ -16,6 +16,7 @@ import time
 from tfvid.errors import UserError
 
 _LIMIT = 1 << 20  # bytes of one message
+_GRACE = 10.0  # seconds that an answer may come after the moment at which it is due
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,9 @@ class Cluster:
             try:
                 with socket.create_connection((host.strip("[]"), int(port)), timeout=min(left, 5)) as connection:
                     _send_message(connection, message)
-                    answer = _receive_message(connection, left)
+                    # The chief is there, and answers at the latest when its own time is over:
+                    # who came to it first must not leave before it could say who is missing.
+                    answer = _receive_message(connection, timeout + _GRACE)
             except OSError:
                 answer = None
             if isinstance(answer, dict) and "problem" in answer:

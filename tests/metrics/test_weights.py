@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -94,3 +95,11 @@ def test_unreachable_url(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(weights.NETWORKS, "tiny", dataclasses.replace(entry, files=(gone, entry.files[1])))
     with pytest.raises(UserError, match="cannot download it .*--source"):
         weights.download("tiny", str(tmp_path / "weights"), report=lambda line: None)
+
+
+def test_every_published_file_is_pinned_by_a_whole_sha256():
+    for name, network in weights.NETWORKS.items():
+        for file in network.files:
+            assert re.fullmatch(r"[0-9a-f]{64}", file.sha256), f"{name}: {file.name}"
+            short = re.search(r"-([0-9a-f]{8})\.pth$", file.name)  # torchvision's names begin the digest
+            assert short is None or file.sha256.startswith(short[1]), f"{name}: {file.name}"

@@ -35,8 +35,7 @@ class PublishedFile:
     Attributes:
       name: file name in the download cache.
       url: where it lies.
-      sha256: hexadecimal digest, or its first digits where only those are known
-        (torchvision writes the first eight into the names of its files).
+      sha256: hexadecimal digest of its bytes.
     """
 
     name: str
@@ -137,7 +136,13 @@ NETWORKS = {
     ),
     "vgg19": Network(
         "VGG-19 of torchvision up to relu5_1 (cosine similarity, perceptual losses)",
-        (PublishedFile("vgg19-dcbb9e9d.pth", f"{TORCH_HUB}/vgg19-dcbb9e9d.pth", "dcbb9e9d"),),
+        (
+            PublishedFile(
+                "vgg19-dcbb9e9d.pth",
+                f"{TORCH_HUB}/vgg19-dcbb9e9d.pth",
+                "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+            ),
+        ),
         _build_vgg19,
         _load_torch,
     ),
@@ -252,7 +257,7 @@ def download(name, folder=None, report=print):
     paths = []
     for file in entry.files:
         path = os.path.join(cache, file.name)
-        if not (tf.io.gfile.exists(path) and sha256_of_file(path).startswith(file.sha256)):
+        if not (tf.io.gfile.exists(path) and sha256_of_file(path) == file.sha256):
             report(f"downloading {file.url}")
             _fetch(file, path)
         paths.append(path)
@@ -305,7 +310,7 @@ def _fetch(file, path):
             f"{file.url}: cannot download it ({reason}); fetch it elsewhere and give it with --source"
         ) from None
     received = sha256_of_file(partial)
-    if not received.startswith(file.sha256):
+    if received != file.sha256:
         tf.io.gfile.remove(partial)
         raise UserError(f"{file.url}: expected SHA-256 {file.sha256}, received {received}; nothing kept")
     tf.io.gfile.rename(partial, path, overwrite=True)

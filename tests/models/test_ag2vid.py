@@ -8,9 +8,13 @@ from tests.models import ag2vid_tiny as tiny
 from tfvid import models
 from tfvid.errors import UserError
 from tfvid.models.ag2vid import graph_inputs as inputs_lib
+from tfvid.models.ag2vid.layout import Layout
 from tfvid.models.ag2vid.model import box_views, overlap
+from tfvid.models.ag2vid.networks_video import Pyramid, nearest_resize
 from tfvid.models.draws import RecordedDraws
 from tfvid.serving.export import export
+
+KEYS = ("vectors", "rows", "columns")  # of a Layout
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,47 @@ def test_boxes_are_learnt_and_repeat():
     assert runs[1][-1] < 0.05 * runs[1][0]
     logs = {k: v.numpy() for k, v in model.test_step(tiny.batch()).items()}
     assert (logs["iou"] > logs["iou_static"]).all() and "psnr" not in logs
+
+
+def test_frames_drawn_at_once_are_frames_drawn_one_by_one():
+    """Statistics, spectral norms and gradients are those of one call a frame."""
+    with models.float_policy("float64"):
+        model = tiny.build(precision="float64", n_frames_G=3, context_frames=2, frames_per_action=5)
+        clip = model.frames_clip(tiny.batch(), RecordedDraws({}))
+        video, sequence = model.video, []
+
+        def one_by_one(layouts, previous, training, calls=1):
+            sequence.append(calls)
+            parts = [
+                video(
+                    layouts=[Layout(*(tf.split(getattr(x, k), calls)[i] for k in KEYS)) for x in layouts],
+                    previous=tf.split(previous, calls)[i],
+                    training=training,
+                )
+                for i in range(calls)
+            ]
+            return [tf.concat(x, 0) for x in zip(*parts)]
+
+        state = [v.numpy() for v in model.weights]
+        results = []
+        for draw in (video, one_by_one):
+            for v, value in zip(model.weights, state):
+                v.assign(value)
+            model.video = draw
+            losses, gradients, fake = model.generator_gradients(clip)
+            gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+            results.append([*losses.values(), *gradients, fake, *[v.numpy() for v in video.weights]])
+        assert sequence == [3]
+    for one, other in zip(*results):
+        scale = max(np.abs(other).max(), 1e-3)  # biases before a batch norm have rounding errors of zero
+        np.testing.assert_allclose(one / scale, other / scale, 0, 1e-9)
+
+
+def test_a_pyramid_has_the_maps_of_nearest_resize():
+    x = tf.random.stateless_normal([1, 24, 40, 2], [0, 0])
+    pyramid = Pyramid(x)
+    for size in ((24, 40), (12, 20), (6, 10), (3, 5), (8, 10), (5, 7)):
+        np.testing.assert_array_equal(pyramid.at(*size), nearest_resize(x, *size))
 
 
 def test_window_keeps_the_clock(model):

@@ -396,8 +396,8 @@ def check_generator(case):
         near(nchw(frame.image), arrays[f"out/{mode}/image"])
         near(nchw(frame.mask), arrays[f"out/{mode}/mask"])
         if not training:
-            once = model.generator.encode_source(image, source_maps)
-            frame = model.generator.frame(image, once, target_maps, onehot)
+            encode, draw = model.generator.bind()
+            frame = draw(image, encode(image, source_maps), target_maps, onehot)
             near(nchw(frame.image), arrays[f"out/{mode}/image"])
     compare_buffers(model, case.under("out/train/buffer/"))
 

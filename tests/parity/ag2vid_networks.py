@@ -272,7 +272,7 @@ def check_operations(case):
     for key in [k for k in a if k.startswith("nearest/to")]:
         resized = nearest_resize(tf.constant(last(a["nearest/x"])), *a[key].shape[-2:])
         np.testing.assert_array_equal(first(resized), a[key])
-    scores = [[a[k]] for k in sorted(a) if k.startswith("ganloss/scale")]
+    scores = [a[k] for k in sorted(a) if k.startswith("ganloss/scale")]
     for key in [k for k in a if k.startswith("ganloss/") and k[len("ganloss/")] != "s"]:
         mode, side, judged = key[len("ganloss/") :].split("_")
         value = losses.multiscale_adversarial(scores, side == "real", mode, for_generator=judged == "g")

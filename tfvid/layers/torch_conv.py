@@ -3,6 +3,10 @@
 `torch.nn.utils.spectral_norm` (Miyato et al., "Spectral Normalization for Generative
 Adversarial Networks", 2018): the stored kernel stays raw; each call in training runs one
 power iteration and moves the stored u and v; u and v are constants of the gradient.
+
+What several calls would compute one after another can be one call: with `calls` > 1 the
+inputs of all lie behind each other along the batch axis, and each is divided by the
+singular value of its own turn.
 """
 
 import keras
@@ -14,6 +18,16 @@ from tfvid.layers.torch_init import uniform
 def l2_normalize(x, epsilon=1e-12):
     """x / max(|x|, epsilon) of a vector."""
     return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x))), epsilon)
+
+
+def scale_calls(x, factor):
+    """[calls * N, ...] times [calls] or [1]: each call's N rows by its own factor."""
+    calls = factor.shape[0]
+    factor = ops.cast(factor, x.dtype)
+    if calls == 1:
+        return x * factor[0]
+    parts = ops.reshape(x, (calls, -1, *x.shape[1:]))
+    return ops.reshape(parts * ops.reshape(factor, (calls,) + (1,) * len(x.shape)), (-1, *x.shape[1:]))
 
 
 @keras.saving.register_keras_serializable(package="tfvid")
@@ -70,18 +84,41 @@ class TorchConv2D(keras.layers.Layer):
         """[fan_in, channels_out], rows in the order of the stored v."""
         return ops.reshape(self.kernel, (-1, self.channels_out))
 
-    def effective_kernel(self, training):
-        """The kernel that a call convolves with; in training it advances u and v."""
+    def normalized(self, training, calls=1, positions=None):
+        """What a call convolves with, and what it multiplies the result by; in training it advances u and v.
+
+        Args:
+          training: one power iteration a call.
+          calls: how many calls' inputs are convolved at once.
+          positions: of the output, the pixels of one image; None where not known.
+
+        Returns:
+          kernel [k, k, channels_in, channels_out], factor [calls], [1] or None. A
+          convolution is linear, so that the singular value may divide its kernel or its
+          result: the kernel where one serves all and is the smaller of the two.
+        """
         kernel = ops.convert_to_tensor(self.kernel)
         if not self.spectral:
-            return kernel
+            return kernel, None
+        sigma = self._singular_values(calls if training else 1, iterations=1 if training else 0)
+        fan_in = self.kernel.shape[0] * self.kernel.shape[1] * self.kernel.shape[2]
+        if sigma.shape[0] > 1 or (positions is not None and fan_in > positions):
+            return kernel, 1 / sigma
+        return kernel / ops.cast(sigma[0], kernel.dtype), None
+
+    def _singular_values(self, turns, iterations):
+        """[turns]: the largest singular value at each turn, before which u and v are iterated."""
         matrix = ops.cast(self.kernel_matrix(), self.variable_dtype)
-        u, v = self.power_iteration(ops.stop_gradient(matrix), 1 if training else 0)
-        if training:
-            self.u.assign(u)
-            self.v.assign(v)
-        sigma = ops.sum(v * ops.matmul(matrix, u[:, None])[:, 0])
-        return kernel / ops.cast(sigma, kernel.dtype)
+        us, vs = [], []
+        for _ in range(turns):
+            u, v = self.power_iteration(ops.stop_gradient(matrix), iterations)
+            us.append(u)
+            vs.append(v)
+            if iterations:
+                self.u.assign(u)
+                self.v.assign(v)
+        # One product for all turns, so that the gradient is one sum of outer products.
+        return ops.sum(ops.stack(vs, axis=1) * ops.matmul(matrix, ops.stack(us, axis=1)), axis=0)
 
     def power_iteration(self, matrix, count):
         """(u, v) after `count` iterations from the stored ones."""
@@ -105,8 +142,22 @@ class TorchConv2D(keras.layers.Layer):
             x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
         return ops.conv(x, ops.cast(kernel, x.dtype), strides=self.strides, padding="valid")
 
-    def call(self, x, training=False):
-        y = self.convolve(x, self.effective_kernel(training))
+    def call(self, x, training=False, calls=1):
+        kernel, factor = self.normalized(training, calls, self.positions(x))
+        return self.finish(self.convolve(x, kernel), factor)
+
+    def positions(self, x):
+        """Pixels of the output of one image, or None where they are not known."""
+        height, width = x.shape[1:3]
+        if height is None or width is None:
+            return None
+        sides = [(n + 2 * self.padding - self.kernel.shape[0]) // self.strides + 1 for n in (height, width)]
+        return sides[0] * sides[1]
+
+    def finish(self, y, factor):
+        """Multiplies each call's part of `y` by its factor, if any, and adds the bias."""
+        if factor is not None:
+            y = scale_calls(y, factor)
         return y if self.bias is None else y + ops.cast(self.bias, y.dtype)
 
 
@@ -131,6 +182,10 @@ class TorchConvTranspose2D(TorchConv2D):
 
     def kernel_matrix(self):
         return ops.reshape(ops.transpose(self.kernel, (0, 1, 3, 2)), (-1, self.channels_out))
+
+    def positions(self, x):
+        height, width = x.shape[1:3]
+        return None if height is None or width is None else 4 * height * width
 
     def convolve(self, x, kernel):
         # "valid" gives 2H+1 rows; PyTorch's padding of 1 drops the first one.

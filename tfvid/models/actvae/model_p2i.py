@@ -287,7 +287,8 @@ class ActVAEP2I(PoseModel):
         The source is encoded once for all frames; frames are made time step by time step.
         """
         samples = poses.shape[0]
-        encoded = self.generator.encode_source(clip.image, clip.source_maps)
+        encode, draw = self.generator.bind()
+        encoded = encode(clip.image, clip.source_maps)
         image, encoded, onehot = tf.nest.map_structure(
             lambda x: tf.repeat(x[None], samples, axis=0) if samples > 1 else x[None], (clip.image, encoded, clip.onehot)
         )
@@ -296,7 +297,7 @@ class ActVAEP2I(PoseModel):
         )
 
         def frame(pose):  # [S * B, J, 2]
-            return (self.generator.frame(image, encoded, self.maps(pose), onehot).image + 1) / 2
+            return (draw(image, encoded, self.maps(pose), onehot).image + 1) / 2
 
         steps = tf.transpose(poses, [2, 0, 1, 3, 4])  # [T, S, B, J, 2]
         flat = tf.reshape(steps, [poses.shape[2], -1, *poses.shape[3:]])

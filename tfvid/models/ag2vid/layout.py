@@ -54,6 +54,11 @@ def _ramp(start, extent, size):
     return ops.clip(ops.minimum(1 + p, 8 - p), 0, 1)
 
 
+def concat_layouts(layouts):
+    """Layouts behind each other along the batch axis."""
+    return Layout(*(ops.concatenate([getattr(x, name) for x in layouts]) for name in ("vectors", "rows", "columns")))
+
+
 def rasterize(layout):
     """[B, H, W, C]: the map that the layout stands for."""
     return ops.einsum("boy,box,boc->byxc", layout.rows, layout.columns, layout.vectors)

@@ -28,9 +28,9 @@ def adversarial(scores, real, mode, for_generator=False):
     raise ValueError(f"expected hinge, ls, original or w. Received: mode={mode!r}")
 
 
-def multiscale_adversarial(outputs, real, mode, for_generator=False):
-    """Mean over scales; `outputs` is a list over scales of lists of features, scores last."""
-    losses = [adversarial(features[-1], real, mode, for_generator) for features in outputs]
+def multiscale_adversarial(scores, real, mode, for_generator=False):
+    """Mean over scales; `scores` is a list over scales."""
+    losses = [adversarial(s, real, mode, for_generator) for s in scores]
     return sum(losses[1:], losses[0]) / len(losses)
 
 

@@ -11,7 +11,7 @@ from tfvid.metrics import frames as frame_metrics
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
-from tfvid.models.ag2vid.layout import make_layout
+from tfvid.models.ag2vid.layout import concat_layouts, make_layout
 from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, resample
@@ -181,9 +181,19 @@ class AG2Vid(VideoModel):
             make_layout(tf.concat([appearance, vectors[:, t]], -1), boxes[:, t], present, height, width)
             for t in range(boxes.shape[1])
         ]
+        times = range(n - 1, boxes.shape[1])
+        if not free_running and training:
+            # All previous frames are known: one call draws all frames.
+            seen = [concat_layouts([layouts[t - n + 1 + i] for t in times]) for i in range(n)]
+            previous = [tf.concat([images[:, t - n + 1 + i] for t in times], 0) for i in range(n - 1)]
+            frames, flows, _ = self.video(
+                layouts=seen, previous=tf.concat(previous, -1), training=True, calls=len(times)
+            )
+            parts = [tf.reshape(x, (len(times), -1, *x.shape[1:])) for x in (frames, flows)]
+            return tuple(tf.transpose(x, (1, 0, 2, 3, 4)) for x in parts)
         known = [images[:, t] for t in range(n - 1)]
         frames, flows = [], []
-        for t in range(n - 1, boxes.shape[1]):
+        for t in times:
             previous = (known + frames)[-(n - 1) :] if free_running else [images[:, i] for i in range(t - n + 1, t)]
             frame, flow, _ = self.video(
                 layouts=layouts[t - n + 1 : t + 1], previous=tf.concat(previous, -1), training=training
@@ -232,7 +242,8 @@ class AG2Vid(VideoModel):
             vectors = self.object_vectors(batch, None)
             fake, flows = self.draw_frames(images, batch["objects"], batch["boxes"], vectors, h.bp_prev, True)
             judged = self.discriminator.score(fake, layout, training=True)
-            losses = {"GAN_Img": losses_lib.multiscale_adversarial(judged, True, h.gan_mode, for_generator=True)}
+            scores = [features[-1] for features in judged]
+            losses = {"GAN_Img": losses_lib.multiscale_adversarial(scores, True, h.gan_mode, for_generator=True)}
             if not h.no_ganFeat_loss:
                 with tape.stop_recording():
                     judged_real = self.discriminator.score(real, layout, training=True)
@@ -261,10 +272,12 @@ class AG2Vid(VideoModel):
         h, real = self.hparams, batch["images"][:, self.hparams.n_frames_G - 1 :]
         with tf.GradientTape() as tape:
             layout = self._discriminator_layout(batch)
-            judged = self.discriminator.score(fake, layout, training=True)
-            losses = {"D_img_fake": losses_lib.multiscale_adversarial(judged, False, h.gan_mode)}
-            judged = self.discriminator.score(real, layout, training=True)
-            losses["D_img_real"] = losses_lib.multiscale_adversarial(judged, True, h.gan_mode)
+            judged = self.discriminator.score(tf.concat([fake, real], 0), layout, training=True, calls=2)
+            fake_scores, real_scores = zip(*(tf.split(features[-1], 2) for features in judged))
+            losses = {
+                "D_img_fake": losses_lib.multiscale_adversarial(fake_scores, False, h.gan_mode),
+                "D_img_real": losses_lib.multiscale_adversarial(real_scores, True, h.gan_mode),
+            }
             total = losses["D_img_fake"] + losses["D_img_real"]
         gradients = tape.gradient(total, self._targets("discriminator"))
         return {**losses, "total_img_loss": total}, gradients

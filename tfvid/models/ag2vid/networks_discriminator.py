@@ -9,7 +9,7 @@ from keras import ops
 
 from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
-from tfvid.models.ag2vid.layout import halve_layout, make_layout
+from tfvid.models.ag2vid.layout import concat_layouts, halve_layout, make_layout
 from tfvid.models.ag2vid.networks_graph import (
     ActionEmbedding,
     AttributeEmbedding,
@@ -17,7 +17,7 @@ from tfvid.models.ag2vid.networks_graph import (
     Perceptron,
     linear,
 )
-from tfvid.models.ag2vid.networks_video import convolve_layouts, leaky_relu, make_norm, parse_norm
+from tfvid.models.ag2vid.networks_video import convolve_layouts, leaky_relu, make_norm, normalize_calls, parse_norm
 
 
 def halve(x):
@@ -64,7 +64,7 @@ class PatchDiscriminator(keras.layers.Layer):
         self.convolutions.append(TorchConv2D(channels, 1, 4, padding=2, name=f"convolution_{num_layers}"))
         self.built = True
 
-    def call(self, x, training, layouts=()):
+    def call(self, x, training, layouts=(), calls=1):
         """Returns the list of features after each group, the last being the scores [N, h, w, 1].
 
         `layouts`, if any, stand for channels after those of `x`.
@@ -72,11 +72,11 @@ class PatchDiscriminator(keras.layers.Layer):
         features = []
         for i, convolution in enumerate(self.convolutions):
             if i == 0 and layouts:
-                x = convolve_layouts(convolution, layouts, x, training, images_first=True)
+                x = convolve_layouts(convolution, layouts, x, training, calls, images_first=True)
             else:
-                x = convolution(x, training=training)
+                x = convolution(x, training=training, calls=calls)
             if 0 < i < len(self.convolutions) - 1:
-                x = self.norms[i](x, training=training)
+                x = normalize_calls(self.norms[i], x, training, calls)
             if i < len(self.convolutions) - 1:
                 x = leaky_relu(x)
             features.append(x)
@@ -161,14 +161,19 @@ class ActionDiscriminator(keras.layers.Layer):
         states, boxes, present = (ops.reshape(v, (-1, *v.shape[2:])) for v in (states, boxes, present))
         return make_layout(states, ops.cast(boxes, states.dtype), present, height, width)
 
-    def score(self, frames, layout, training):
-        """Judges frames [B, T, H, W, 3] beside their layout: for each scale, the list of features."""
+    def score(self, frames, layout, training, calls=1):
+        """Judges frames [B, T, H, W, 3] beside their layout: for each scale, the list of features.
+
+        With `calls` > 1, frames [calls * B, T, H, W, 3] are those of calls one after another, all beside the one
+        layout.
+        """
         frames = ops.reshape(frames, (-1, *frames.shape[2:]))
+        layout = concat_layouts([layout] * calls) if calls > 1 else layout
         outputs = []
         for i, scale in enumerate(self.scales):
             if i > 0:
                 frames, layout = halve(frames), halve_layout(layout)
-            outputs.append(scale(frames, training=training, layouts=(layout,)))
+            outputs.append(scale(frames, training=training, layouts=(layout,), calls=calls))
         return outputs
 
     def call(self, frames, objects, boxes, clocked, training):

@@ -10,6 +10,7 @@ import re
 import keras
 from keras import ops
 
+from tfvid.layers import convolutions
 from tfvid.layers.batch_norm import BatchNorm
 from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D, TorchConvTranspose2D
@@ -20,7 +21,14 @@ SLOPE = 0.2
 
 def leaky_relu(x):
     """max(x, 0.2 x), whose derivative at 0 is 0.2, in the type of `x`."""
-    return ops.where(x > 0, x, SLOPE * x)
+    return convolutions.leaky_relu(x, SLOPE)
+
+
+def normalize_calls(norm, x, training, calls):
+    """`norm` of each call's part of `x` [calls * B, H, W, C] by itself, one after another."""
+    if calls == 1 or not training or isinstance(norm, InstanceNorm):
+        return norm(x, training=training)
+    return ops.concatenate([norm(part, training=training) for part in ops.split(x, calls)])
 
 
 class InstanceNorm(keras.layers.Layer):
@@ -56,33 +64,54 @@ def parse_spade(text):
     return bool(match[1]), match[2], int(match[3])
 
 
-def convolve_layouts(convolution, layouts, images, training, images_first=False):
+def convolve_layouts(convolution, layouts, images, training, calls=1, images_first=False):
     """`convolution` over the channels [layout, ..., images], the layouts never rasterised.
 
     With `images_first` the channels are [images, layout, ...].
     """
-    kernel = convolution.effective_kernel(training)
-    start = images.shape[-1] if images_first else 0
-    end = start + sum(layout.vectors.shape[-1] for layout in layouts)
-    y = convolution.convolve(images, kernel[:, :, :start] if images_first else kernel[:, :, end:])
-    for layout in layouts:
-        channels = layout.vectors.shape[-1]
-        part = kernel[:, :, start : start + channels]
+    kernel, factor = convolution.normalized(training, calls, convolution.positions(images))
+    # Slices next to each other, cut at once.
+    widths = [layout.vectors.shape[-1] for layout in layouts]
+    widths = [images.shape[-1], *widths] if images_first else [*widths, images.shape[-1]]
+    parts = ops.split(kernel, [sum(widths[:i]) for i in range(1, len(widths))], axis=2)
+    of_images = parts.pop(0 if images_first else -1)
+    y = convolution.convolve(images, of_images)
+    for layout, part in zip(layouts, parts):
         y = y + convolve_layout(layout, part, convolution.strides, convolution.padding)
-        start += channels
-    return y if convolution.bias is None else y + convolution.bias
+    return convolution.finish(y, factor)
 
 
 def nearest_resize(x, height, width):
     """Nearest resize that takes index floor(i * in / out): the top-left pixel of each cell."""
-    for axis, size in ((1, height), (2, width)):
-        source = x.shape[axis]
-        if source % size == 0:
-            step = source // size
-            x = x[:, ::step] if axis == 1 else x[:, :, ::step]
-        else:
+    rows, columns = x.shape[1:3]
+    if rows % height == 0 and columns % width == 0:
+        return x[:, :: rows // height, :: columns // width]
+    for axis, source, size in ((1, rows, height), (2, columns, width)):
+        if source != size:
             x = ops.take(x, [i * source // size for i in range(size)], axis=axis)
     return x
+
+
+class Pyramid:
+    """A map at several sizes, as `nearest_resize` gives them, each taken from the next larger one if it can be.
+
+    The corner of each cell is the corner of its corner, so that where sizes divide each
+    other this is the same map, and its gradient need not be spread to full size each time.
+    """
+
+    def __init__(self, x):
+        self._maps = {tuple(x.shape[1:3]): x}
+        height, width = x.shape[1:3]
+        while height % 2 == 0 and width % 2 == 0:
+            smaller = nearest_resize(self._maps[height, width], height // 2, width // 2)
+            height, width = height // 2, width // 2
+            self._maps[height, width] = smaller
+        self._whole = x
+
+    def at(self, height, width):
+        if (height, width) not in self._maps:
+            self._maps[height, width] = nearest_resize(self._whole, height, width)
+        return self._maps[height, width]
 
 
 def double(x):
@@ -156,12 +185,12 @@ class ConvNorm(keras.layers.Layer):
         self.norm = make_norm(kind, channels_out, True, "norm")
         self.built = True
 
-    def call(self, x, training, layouts=()):
+    def call(self, x, training, layouts=(), calls=1):
         if layouts:
-            x = convolve_layouts(self.convolution, layouts, x, training)
+            x = convolve_layouts(self.convolution, layouts, x, training, calls)
         else:
-            x = self.convolution(x, training=training)
-        return leaky_relu(self.norm(x, training=training))
+            x = self.convolution(x, training=training, calls=calls)
+        return leaky_relu(normalize_calls(self.norm, x, training, calls))
 
 
 class FlowResidual(keras.layers.Layer):
@@ -177,10 +206,11 @@ class FlowResidual(keras.layers.Layer):
         ]
         self.built = True
 
-    def call(self, x, training):
+    def call(self, x, training, calls=1):
         y = x
         for norm, convolution in zip(self.norms, self.convolutions):
-            y = convolution(leaky_relu(norm(y, training=training)), training=training)
+            y = leaky_relu(normalize_calls(norm, y, training, calls))
+            y = convolution(y, training=training, calls=calls)
         return x + y
 
 
@@ -224,17 +254,17 @@ class FlowNetwork(keras.layers.Layer):
         self.weight_head = TorchConv2D(widths[0], 1, 3, padding=1, name="weight_head")
         self.built = True
 
-    def call(self, frames, training, layouts=()):
+    def call(self, frames, training, layouts=(), calls=1):
         """Returns the flow [B, H, W, 2] in pixels; `layouts` come before `frames` in the channels."""
-        return self.heads(frames, training, layouts, with_weight=False)[0]
+        return self.heads(frames, training, layouts, calls, with_weight=False)[0]
 
-    def heads(self, frames, training, layouts=(), with_weight=True):
+    def heads(self, frames, training, layouts=(), calls=1, with_weight=True):
         """(flow, weight [B, H, W, 1] in (0, 1)); the model never uses the weight."""
-        x = self.down[0](frames, training=training, layouts=layouts)
+        x = self.down[0](frames, training=training, layouts=layouts, calls=calls)
         for layer in [*self.down[1:], *self.blocks]:
-            x = layer(x, training=training)
+            x = layer(x, training=training, calls=calls)
         for layer in self.up:
-            x = layer(x if self.transposed else double(x), training=training)
+            x = layer(x if self.transposed else double(x), training=training, calls=calls)
         flow = self.flow_head(x) * self.multiplier
         return flow, ops.sigmoid(self.weight_head(x)) if with_weight else None
 
@@ -253,13 +283,13 @@ class Spade(keras.layers.Layer):
         self.channels = channels
         self.built = True
 
-    def call(self, x, hidden, training):
+    def call(self, x, hidden, training, calls=1):
         """Normalises `x` [B, h, w, channels]; `hidden` is ReLU(shared(condition)) at its size."""
         # Gamma and beta see the same map: one convolution of twice the width.
         kernel = ops.concatenate([self.gamma.kernel, self.beta.kernel], axis=-1)
         both = self.gamma.convolve(hidden, kernel) + ops.concatenate([self.gamma.bias, self.beta.bias])
         gamma, beta = both[..., : self.channels], both[..., self.channels :]
-        return self.norm(x, training=training) * (1 + gamma) + beta
+        return normalize_calls(self.norm, x, training, calls) * (1 + gamma) + beta
 
 
 def shared_maps(spades, condition):
@@ -291,16 +321,17 @@ class SpadeBlock(keras.layers.Layer):
             self.conv_s = TorchConv2D(channels_in, channels_out, 1, use_bias=False, spectral=spectral, name="conv_s")
         self.built = True
 
-    def call(self, x, condition, training):
-        """`condition` is the full-resolution map."""
+    def call(self, x, condition, training, calls=1):
+        """`condition` is the map at the size of `x`, or larger."""
+        mode = {"training": training, "calls": calls}
         condition = nearest_resize(condition, *x.shape[1:3])
         spades = [s for s in (self.norm_0, self.norm_1, self.norm_s) if s is not None]
         maps = shared_maps(spades, condition)
         shortcut = x
         if self.conv_s is not None:
-            shortcut = self.conv_s(self.norm_s(x, maps[2], training=training), training=training)
-        y = self.conv_0(leaky_relu(self.norm_0(x, maps[0], training=training)), training=training)
-        y = self.conv_1(leaky_relu(self.norm_1(y, maps[1], training=training)), training=training)
+            shortcut = self.conv_s(self.norm_s(x, maps[2], **mode), **mode)
+        y = self.conv_0(leaky_relu(self.norm_0(x, maps[0], **mode)), **mode)
+        y = self.conv_1(leaky_relu(self.norm_1(y, maps[1], **mode)), **mode)
         return shortcut + y
 
 
@@ -352,14 +383,15 @@ class SpadeGenerator(keras.layers.Layer):
         self.to_rgb = TorchConv2D(last, 3, 3, padding=1, name="to_rgb")
         self.built = True
 
-    def call(self, condition, training):
+    def call(self, condition, training, calls=1):
         columns = condition.shape[2] // 2 ** UPSAMPLINGS[self.upsampling]
         rows = round(columns / self.aspect_ratio)
-        x = self.first(nearest_resize(condition, rows, columns))
+        conditions = Pyramid(condition)
+        x = self.first(conditions.at(rows, columns))
         for name, block in self.blocks.items():
             if name == "G_middle_0" or name.startswith("up_") or (name == "G_middle_1" and self.upsampling != "normal"):
                 x = double(x)
-            x = block(x, condition, training=training)
+            x = block(x, conditions.at(*x.shape[1:3]), training=training, calls=calls)
         return ops.tanh(self.to_rgb(leaky_relu(x)))
 
 
@@ -396,18 +428,21 @@ class VideoGenerator(keras.layers.Layer):
         self.generator = SpadeGenerator(condition_channels, name="generator", **generator)
         self.built = True
 
-    def call(self, layouts, previous, training):
-        """Draws the next frame.
+    def call(self, layouts, previous, training, calls=1):
+        """Draws the next frame, or those of several calls at once.
 
         Args:
           layouts: n Layouts, oldest first, the last one that of the frame to draw.
           previous: [B, H, W, 3 (n-1)] previous frames, oldest first.
           training: normalise by the batch and advance the spectral norms.
+          calls: how many frames are drawn at once, which takes that all previous frames are
+            known. Every batch axis is then calls * B; statistics and spectral norms are
+            those of calls one after another.
 
         Returns:
           frame [B, H, W, 3], flow [B, H, W, 2] in pixels, warped [B, H, W, 3].
         """
-        flow = self.flow(previous, training=training, layouts=layouts)
+        flow = self.flow(previous, training=training, layouts=layouts, calls=calls)
         warped = resample(previous[..., -3:], flow, self.align_corners)
-        condition = self.condition(warped, training=training, layouts=layouts)
-        return self.generator(condition, training=training) + warped, flow, warped
+        condition = self.condition(warped, training=training, layouts=layouts, calls=calls)
+        return self.generator(condition, training=training, calls=calls) + warped, flow, warped

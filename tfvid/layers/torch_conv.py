@@ -137,8 +137,10 @@ class TorchConv2D(keras.layers.Layer):
 
     def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
-        if self.padding:
-            p = self.padding
+        p = self.padding
+        if p and self.strides == 1 and kernel.shape[0] == 2 * p + 1:
+            return ops.conv(x, ops.cast(kernel, x.dtype), padding="same")  # these zeros, without a copy of the map
+        if p:
             x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
         return ops.conv(x, ops.cast(kernel, x.dtype), strides=self.strides, padding="valid")
 

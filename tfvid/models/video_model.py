@@ -119,6 +119,13 @@ class VideoModel(keras.Model):
     def begin_training(self):
         """Called once, before the first step of a new run (not when one goes on): takes what else it starts from."""
 
+    def prepare_training(self):
+        """Makes, or refuses, what training alone needs, such as the network of a perceptual loss.
+
+        Called whenever training is about to start, before a step is traced: a variable
+        that is made within a trace costs a second one.
+        """
+
     def phase(self, step):
         """A hashable value that is constant while one traced training step serves.
 
@@ -208,6 +215,7 @@ class VideoModel(keras.Model):
         """One traced function for each `phase`, for any strategy."""
         if force:
             self._step_functions = {}
+        self.prepare_training()
         self.host_step = int(self.step.numpy())
 
         def train_function(iterator):

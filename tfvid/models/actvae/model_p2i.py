@@ -106,10 +106,9 @@ class ActVAEP2I(PoseModel):
         for ours, value in zip(self.pose_network.weights, theirs, strict=True):
             ours.assign(value)
 
-    def make_train_function(self, force=False):
+    def prepare_training(self):
         if self.hparams.vgg_weight:
-            self.perceptual.network  # noqa: B018  made, or refused, before the first step
-        return super().make_train_function(force)
+            self.perceptual.network  # noqa: B018  made, or refused
 
     def check_spec(self):
         super().check_spec()

@@ -207,6 +207,10 @@ class AG2Vid(VideoModel):
 
     # Training.
 
+    def prepare_training(self):
+        if not self.hparams.graph_only and self.perceptual is not None:
+            self.perceptual.network  # noqa: B018  made, or refused
+
     @tf.autograph.experimental.do_not_convert
     def train_step(self, batch, draws=None):
         """Generator, discriminator, boxes: three updates, the first two on the same generated frames."""

@@ -280,7 +280,6 @@ class Spade(keras.layers.Layer):
         self.shared = TorchConv2D(condition_channels, 128, kernel_size, padding=padding, name="shared")
         self.gamma = TorchConv2D(128, channels, kernel_size, padding=padding, name="gamma")
         self.beta = TorchConv2D(128, channels, kernel_size, padding=padding, name="beta")
-        self.channels = channels
         self.built = True
 
     def call(self, x, hidden, training, calls=1):
@@ -288,7 +287,7 @@ class Spade(keras.layers.Layer):
         # Gamma and beta see the same map: one convolution of twice the width.
         kernel = ops.concatenate([self.gamma.kernel, self.beta.kernel], axis=-1)
         both = self.gamma.convolve(hidden, kernel) + ops.concatenate([self.gamma.bias, self.beta.bias])
-        gamma, beta = both[..., : self.channels], both[..., self.channels :]
+        gamma, beta = ops.split(both, 2, axis=-1)
         return normalize_calls(self.norm, x, training, calls) * (1 + gamma) + beta
 
 

@@ -76,6 +76,10 @@ class Caddy(VideoModel):
 
     # Training.
 
+    def prepare_training(self):
+        if self.hparams.perceptual:
+            self.perceptual.network  # noqa: B018  made, or refused
+
     def phase(self, step):
         """The graph of the update after `step`: its phase, number of observations, real ones seen."""
         k = step + 1

@@ -101,10 +101,9 @@ class CageAutoencoder(VideoModel):
         """Whether the discriminator takes part."""
         return bool(self.hparams.gan_weight) and step >= self.hparams.gan_start
 
-    def make_train_function(self, force=False):
+    def prepare_training(self):
         if self.hparams.perceptual_weight:
-            self.perceptual  # noqa: B018  made, or refused, before the first step
-        return super().make_train_function(force)
+            self.perceptual  # noqa: B018  made, or refused
 
     @property
     def perceptual(self):

@@ -11,12 +11,13 @@ from tfvid.metrics import frames as frame_metrics
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
-from tfvid.models.ag2vid.layout import concat_layouts, make_layout
+from tfvid.models.ag2vid.layout import Layout, concat_layouts, make_layout
 from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, resample
 from tfvid.models.optimizers import Adam
 from tfvid.models.perceptual import PerceptualVGG
+from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # ImageNet's, by which all frames are normalised.
@@ -50,6 +51,7 @@ class AG2Vid(VideoModel):
             "graph_dim": h.gconv_dim,
             "hidden_dim": h.gconv_hidden_dim,
             "pooling": h.gconv_pooling,
+            "share": _shared_in_graphs,
         }
         vocabulary = (h.attribute_sizes, h.num_predicates, h.num_actions)
 
@@ -191,13 +193,20 @@ class AG2Vid(VideoModel):
             )
             parts = [tf.reshape(x, (len(times), -1, *x.shape[1:])) for x in (frames, flows)]
             return tuple(tf.transpose(x, (1, 0, 2, 3, 4)) for x in parts)
+
+        def draw(layouts, previous):
+            frame, flow, _ = self.video(
+                layouts=[Layout(*x) for x in layouts], previous=tf.concat(previous, -1), training=training
+            )
+            return frame, flow
+
+        if not training:
+            draw = _shared_in_graphs(draw)
         known = [images[:, t] for t in range(n - 1)]
         frames, flows = [], []
         for t in times:
             previous = (known + frames)[-(n - 1) :] if free_running else [images[:, i] for i in range(t - n + 1, t)]
-            frame, flow, _ = self.video(
-                layouts=layouts[t - n + 1 : t + 1], previous=tf.concat(previous, -1), training=training
-            )
+            frame, flow = draw([(x.vectors, x.rows, x.columns) for x in layouts[t - n + 1 : t + 1]], previous)
             frames.append(frame)
             flows.append(flow)
         return tf.stack(frames, 1), tf.stack(flows, 1)
@@ -412,6 +421,11 @@ class AG2Vid(VideoModel):
             return self.rendered(dict(zip(keys, values)), length - given)
 
         return {"serving_default": serve}
+
+
+def _shared_in_graphs(step):
+    """A frame's `step` as one function of the graph, as it is in eager execution."""
+    return step if tf.executing_eagerly() else shared_function(step)
 
 
 def overlap(predicted, truth, suffix=""):

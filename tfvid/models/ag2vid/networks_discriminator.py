@@ -15,6 +15,7 @@ from tfvid.models.ag2vid.networks_graph import (
     AttributeEmbedding,
     GraphConvolution,
     Perceptron,
+    as_it_is,
     linear,
 )
 from tfvid.models.ag2vid.networks_video import convolve_layouts, leaky_relu, make_norm, normalize_calls, parse_norm
@@ -90,6 +91,7 @@ class ActionDiscriminator(keras.layers.Layer):
       attribute_rows, num_actions: the vocabularies.
       embedding_dim, graph_dim, hidden_dim: as in the graph model.
       num_scales: num_D. width, num_layers, norm: of each PatchDiscriminator.
+      share: as in the graph model.
     """
 
     @scoped
@@ -107,9 +109,11 @@ class ActionDiscriminator(keras.layers.Layer):
         num_layers=4,
         norm="spectralinstance",
         pooling="avg",
+        share=as_it_is,
         name=None,
     ):
         super().__init__(name=name)
+        self.share = share
         wide = len(attribute_rows) * embedding_dim
         self.action_padding = num_actions - 1
         self.attributes = AttributeEmbedding(attribute_rows, embedding_dim, name="attributes")
@@ -142,17 +146,23 @@ class ActionDiscriminator(keras.layers.Layer):
         """
         edges, progress, destinations = clocked
         embedded = self.attributes(objects)
-        state, states = self.first_net(embedded), []
+        state, states, step = self.first_net(embedded), [], self.share(self._step)
         for t in range(boxes.shape[1]):
-            x = self.object_net(ops.concatenate([state, ops.cast(boxes[:, t], state.dtype)], axis=-1))
-            vectors = self.actions(edges[:, t, :, 1], destinations[:, t], progress[:, t])
-            pairs = ops.stack([edges[:, t, :, 0], edges[:, t, :, 2]], axis=-1)
-            active = ops.not_equal(edges[:, t, :, 1], self.action_padding)
-            for convolution in self.convolutions:
-                x, vectors = convolution(x, vectors, pairs, active)
-            state = x  # carried on to the next frame, as in the original
-            states.append(self.mix(ops.concatenate([embedded, x], axis=-1)))
-        return ops.stack(states, axis=1)
+            # Carried on to the next frame, as in the original.
+            state = step(state, boxes[:, t], edges[:, t], destinations[:, t], progress[:, t])
+            states.append(state)
+        states = ops.stack(states, axis=1)
+        embedded = ops.repeat(embedded[:, None], boxes.shape[1], axis=1)
+        return self.mix(ops.concatenate([embedded, states], axis=-1))
+
+    def _step(self, state, boxes, edges, destinations, progress):
+        x = self.object_net(ops.concatenate([state, ops.cast(boxes, state.dtype)], axis=-1))
+        vectors = self.actions(edges[..., 1], destinations, progress)
+        pairs = ops.stack([edges[..., 0], edges[..., 2]], axis=-1)
+        active = ops.not_equal(edges[..., 1], self.action_padding)
+        for convolution in self.convolutions:
+            x, vectors = convolution(x, vectors, pairs, active)
+        return x
 
     def layout(self, objects, boxes, clocked, height, width):
         """The layout that frames are judged beside, frames folded into its batch axis; it depends on no frame."""

@@ -127,6 +127,11 @@ class GraphConvolution(keras.layers.Layer):
         return self.update(pooled), new_edges
 
 
+def as_it_is(step):
+    """`step`."""
+    return step
+
+
 def action_progress(actions, steps):
     """[B, N, 7] actions -> [B, steps, N] float32 progress r: 0 where an action starts, 1 where it ends.
 
@@ -189,6 +194,8 @@ class ActionGraphModel(keras.layers.Layer):
       num_layers: graph convolutions.
       only_actions: leave the static edges out.
       pooling: of the graph convolutions.
+      share: function of the step of a frame that gives what is called at every frame;
+        it may be one function of the graph.
     """
 
     @scoped
@@ -204,11 +211,12 @@ class ActionGraphModel(keras.layers.Layer):
         num_layers,
         only_actions=False,
         pooling="avg",
+        share=as_it_is,
         name=None,
     ):
         super().__init__(name=name)
         width = len(attribute_rows) * embedding_dim
-        self.only_actions = only_actions
+        self.only_actions, self.share = only_actions, share
         self.predicate_padding, self.action_padding = num_predicates - 1, num_actions - 1
         self.embedding_dim = embedding_dim
         self.attributes = AttributeEmbedding(attribute_rows, embedding_dim, name="attributes")
@@ -245,10 +253,11 @@ class ActionGraphModel(keras.layers.Layer):
         embedded = self.attributes(objects)
         boxes = [first_boxes]
         vectors = [ops.zeros_like(ops.repeat(first_boxes[..., :1], self.embedding_dim, axis=-1))]
+        step = self.share(self._step)
         for t in range(1, triplets.shape[1]):
-            moved = self._step(embedded, boxes[-1], triplets[:, t], edges[:, t], destinations[:, t], progress[:, t])
+            moved, box = step(embedded, boxes[-1], triplets[:, t], edges[:, t], destinations[:, t], progress[:, t])
             vectors.append(moved)
-            boxes.append(boxes[-1] + self.box_net(moved))
+            boxes.append(box)
         return ops.stack(vectors, axis=1), ops.stack(boxes, axis=1), (edges, progress, destinations)
 
     def clock(self, triplets, actions):
@@ -269,4 +278,4 @@ class ActionGraphModel(keras.layers.Layer):
             active = ops.concatenate([known, active], axis=1)
         for convolution in self.convolutions:
             x, vectors = convolution(x, vectors, pairs, active)
-        return x
+        return x, boxes + self.box_net(x)

@@ -10,14 +10,17 @@ singular value of its own turn.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfvid.layers.torch_init import uniform
 
+EPSILON = 1e-12
 
-def l2_normalize(x, epsilon=1e-12):
-    """x / max(|x|, epsilon) of a vector."""
-    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x))), epsilon)
+
+def l2_normalize(x):
+    """x / max(|x|, 1e-12) of a vector."""
+    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x))), EPSILON)
 
 
 def scale_calls(x, factor):
@@ -131,7 +134,13 @@ class TorchConv2D(keras.layers.Layer):
     def warm_up(self, count=15):
         """Iterates u and v from the present kernel, so that an untrained model is sound in evaluation."""
         if self.spectral:
-            u, v = self.power_iteration(self.kernel_matrix(), count)
+            # In NumPy: a model has hundreds of small products to make before it starts.
+            matrix, u, v = (ops.convert_to_numpy(x) for x in (self.kernel_matrix(), self.u, self.v))
+            for _ in range(count):
+                v = matrix @ u
+                v /= max(np.linalg.norm(v), EPSILON)
+                u = v @ matrix
+                u /= max(np.linalg.norm(u), EPSILON)
             self.u.assign(u)
             self.v.assign(v)
 

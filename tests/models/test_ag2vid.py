@@ -12,6 +12,7 @@ from tfvid.models.ag2vid.layout import Layout
 from tfvid.models.ag2vid.model import box_views, overlap
 from tfvid.models.ag2vid.networks_video import Pyramid, nearest_resize
 from tfvid.models.draws import RecordedDraws
+from tfvid.models.perceptual import PerceptualVGG
 from tfvid.serving.export import export
 
 KEYS = ("vectors", "rows", "columns")  # of a Layout
@@ -195,3 +196,15 @@ def test_what_does_not_fit_is_said():
         models.build("ag2vid", tiny.hparams(image_node=False, graph_only=True), tiny.spec())
     with pytest.raises(UserError, match="expected square frames with a side divisible by 32. Received: 48x48"):
         models.build("ag2vid", tiny.hparams(), tiny.spec(size=48))
+
+
+def test_the_perceptual_network_is_made_before_a_step_is_traced(monkeypatch):
+    """A variable made within a trace costs a second one."""
+    made = []
+    monkeypatch.setattr(PerceptualVGG, "_made", lambda self: made.append(self) or self)
+    tiny.build(no_vgg_loss=True).make_train_function()
+    assert not made
+    model = tiny.build(no_vgg_loss=False, vgg_weights="random")
+    assert not made
+    model.make_train_function()
+    assert made == [model.perceptual]

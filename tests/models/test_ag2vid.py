@@ -15,8 +15,6 @@ from tfvid.models.draws import RecordedDraws
 from tfvid.models.perceptual import PerceptualVGG
 from tfvid.serving.export import export
 
-KEYS = ("vectors", "rows", "columns")  # of a Layout
-
 
 @pytest.fixture(scope="module")
 def model():
@@ -56,7 +54,7 @@ def test_frames_drawn_at_once_are_frames_drawn_one_by_one():
         sequence.append(calls)
         parts = [
             video(
-                layouts=[Layout(*(tf.split(getattr(x, k), calls)[i] for k in KEYS)) for x in layouts],
+                layouts=[Layout(*(tf.split(v, calls)[i] for v in x)) for x in layouts],
                 previous=tf.split(previous, calls)[i],
                 training=training,
             )

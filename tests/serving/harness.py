@@ -86,12 +86,12 @@ def request_for(path, batch, seed=0, signature=SERVING_DEFAULT, rng=None):
     return request
 
 
-def check_served(path, tmp_path, deterministic=False, processes=(run_alone, run_c_api)):
+def check_served(path, tmp_path, deterministic=False):
     """Asserts what DESIGN promises of an exported model; returns the outputs for two elements.
 
     Named inputs, one of them `seed`; free batch; the same seed gives the same video and
-    another seed another one (unless the model is `deterministic`); the same values in
-    other `processes`: one without tfvid, one with the C library alone.
+    another seed another one (unless the model is `deterministic`); the same values in a
+    process without tfvid and in the C library.
     """
     signature = read_signatures(path)[SERVING_DEFAULT]
     assert "seed" in signature["inputs"] and "images" in signature["outputs"]
@@ -108,7 +108,7 @@ def check_served(path, tmp_path, deterministic=False, processes=(run_alone, run_
     other = call({**request, "seed": np.full_like(request["seed"], 1)})
     assert deterministic == bool(np.array_equal(first["images"], other["images"]))
     assert call(request_for(path, 3))["images"].shape[-4:] == first["images"].shape[-4:]
-    for run in processes:
+    for run in (run_alone, run_c_api):
         outputs = run(path, request, tmp_path)
         assert set(outputs) == set(first)
         for name, value in first.items():

@@ -20,11 +20,11 @@ SMALL_SAVP = {**LENGTHS, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2}
 
 # name of the case: (model, hyper-parameters, spec of the data, whether the seed is without effect)
 CASES = {
+    "savp": ("savp", SMALL_SAVP, IMAGES, False),
     "repeat": ("repeat", LENGTHS, IMAGES, True),
 }
 WITH_ACTIONS = ("savp", SMALL_SAVP, ROBOT, False)
 SLOW_CASES = {
-    "savp": ("savp", SMALL_SAVP, IMAGES, False),
     "sna": ("sna", LENGTHS, ROBOT, True),
     "sv2p": ("sv2p", LENGTHS, IMAGES, False),
     "dna": ("dna", LENGTHS, ROBOT, True),
@@ -49,7 +49,7 @@ def test_model_is_served(case, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW_CASES)
-def test_slower_model_is_served(case, tmp_path):
+def test_baseline_is_served(case, tmp_path):
     check(SLOW_CASES[case], tmp_path)
 
 

@@ -113,7 +113,7 @@ class Conv2D(BoundLayer):
     def _bind_conv2d(self, kernel, bias):
         if self.padding == "same":
             return lambda x: conv2d(x, kernel, self.stride) + bias
-        return lambda x: conv_border_one(x, kernel, (self.stride, self.stride)) + bias
+        return lambda x: conv_border(x, kernel, (self.stride, self.stride)) + bias
 
     def _bind_conv_pool2d(self, kernel, bias):
         fused = pooled_kernel(kernel)
@@ -145,23 +145,22 @@ def leaky_relu(x, slope):
     return ops.leaky_relu(x, slope)
 
 
-def conv_border_one(x, kernel, strides):
-    """Convolution over a border of one zero on every side. x [B, *sizes, in], kernel [*sizes, in, out]."""
+def conv_border(x, kernel, strides, border=1):
+    """Convolution over a border of zeros on every side. x [B, *sizes, in], kernel [*sizes, in, out]."""
     sizes, taps = x.shape[1:-1], kernel.shape[:-2]
-    if all(_same_is_one(n, k, s) for n, k, s in zip(sizes, taps, strides)):
+    if all(_same_is_border(n, k, s, border) for n, k, s in zip(sizes, taps, strides)):
         return ops.conv(x, kernel, strides, "same", data_format="channels_last")
-    border = ((0, 0), *[(1, 1)] * len(taps), (0, 0))
-    return ops.conv(ops.pad(x, border), kernel, strides, "valid", data_format="channels_last")
+    if border:
+        x = ops.pad(x, ((0, 0), *[(border, border)] * len(taps), (0, 0)))
+    return ops.conv(x, kernel, strides, "valid", data_format="channels_last")
 
 
-def _same_is_one(size, taps, stride):
-    """Whether "same" padding is one zero on each side, which saves a copy of the map.
+def _same_is_border(size, taps, stride, border):
+    """Whether "same" padding is `border` zeros on each side, which saves a copy of the map.
 
     Not for a map smaller than the kernel: there oneDNN's gradient of a 3-D bfloat16 kernel
     is garbage under "same" padding (TensorFlow 2.21, CPU; seen at 2 frames and 3 taps).
     """
     if size is None or size < taps:
         return False
-    return (-(-size // stride) - 1) * stride + taps - size == 2
-
-
+    return (-(-size // stride) - 1) * stride + taps - size == 2 * border

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfvid.layers.convolutions import conv_border
 from tfvid.layers.torch_init import uniform
 
 EPSILON = 1e-12
@@ -103,33 +104,27 @@ class TorchConv2D(keras.layers.Layer):
         kernel = ops.convert_to_tensor(self.kernel)
         if not self.spectral:
             return kernel, None
-        sigma = self._singular_values(calls if training else 1, iterations=1 if training else 0)
-        fan_in = self.kernel.shape[0] * self.kernel.shape[1] * self.kernel.shape[2]
+        sigma = self._singular_values(calls, training)
+        fan_in = self.v.shape[0]
         if sigma.shape[0] > 1 or (positions is not None and fan_in > positions):
             return kernel, 1 / sigma
         return kernel / ops.cast(sigma[0], kernel.dtype), None
 
-    def _singular_values(self, turns, iterations):
-        """[turns]: the largest singular value at each turn, before which u and v are iterated."""
+    def _singular_values(self, calls, training):
+        """The largest singular value at each call's turn; [1] outside training, where u and v stay."""
         matrix = ops.cast(self.kernel_matrix(), self.variable_dtype)
-        us, vs = [], []
-        for _ in range(turns):
-            u, v = self.power_iteration(ops.stop_gradient(matrix), iterations)
-            us.append(u)
-            vs.append(v)
-            if iterations:
+        frozen, us, vs = ops.stop_gradient(matrix), [], []
+        for _ in range(calls if training else 1):
+            u, v = ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
+            if training:
+                v = l2_normalize(ops.matmul(frozen, u[:, None])[:, 0])
+                u = l2_normalize(ops.matmul(v[None], frozen)[0])
                 self.u.assign(u)
                 self.v.assign(v)
+            us.append(u)
+            vs.append(v)
         # One product for all turns, so that the gradient is one sum of outer products.
         return ops.sum(ops.stack(vs, axis=1) * ops.matmul(matrix, ops.stack(us, axis=1)), axis=0)
-
-    def power_iteration(self, matrix, count):
-        """(u, v) after `count` iterations from the stored ones."""
-        u, v = ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
-        for _ in range(count):
-            v = l2_normalize(ops.matmul(matrix, u[:, None])[:, 0])
-            u = l2_normalize(ops.matmul(v[None], matrix)[0])
-        return ops.stop_gradient(u), ops.stop_gradient(v)
 
     def warm_up(self, count=15):
         """Iterates u and v from the present kernel, so that an untrained model is sound in evaluation."""
@@ -146,12 +141,7 @@ class TorchConv2D(keras.layers.Layer):
 
     def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
-        p = self.padding
-        if p and self.strides == 1 and kernel.shape[0] == 2 * p + 1:
-            return ops.conv(x, ops.cast(kernel, x.dtype), padding="same")  # these zeros, without a copy of the map
-        if p:
-            x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
-        return ops.conv(x, ops.cast(kernel, x.dtype), strides=self.strides, padding="valid")
+        return conv_border(x, ops.cast(kernel, x.dtype), (self.strides, self.strides), self.padding)
 
     def call(self, x, training=False, calls=1):
         kernel, factor = self.normalized(training, calls, self.positions(x))

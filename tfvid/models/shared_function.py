@@ -12,5 +12,8 @@ def shared_function(step):
 
     Args:
       step: function from nested structures of tensors to such; it changes no variable.
+        In eager execution it stays as it is.
     """
+    if tf.executing_eagerly():
+        return step
     return tf.function(step, autograph=False, experimental_attributes={"_noinline": True})

@@ -29,19 +29,6 @@ class Frame(typing.NamedTuple):
     mask: typing.Any
 
 
-def reflect(x, border):
-    """[N, H, W, C] with a border of reflected pixels, the edge not repeated.
-
-    Two gathers of whole pixels; TensorFlow's MirrorPad, value by value, takes five times as long. Its gradient does
-    not, so that training keeps it.
-    """
-    for axis in (1, 2):
-        size = x.shape[axis]
-        indices = [*range(border, 0, -1), *range(size), *range(size - 2, size - 2 - border, -1)]
-        x = ops.take(x, indices, axis=axis)
-    return x
-
-
 def _normal(mean=0.0):
     return keras.initializers.RandomNormal(mean, INIT_STDDEV)
 
@@ -64,12 +51,7 @@ class Conv2D(BoundLayer):
         self.kernel = self.weight("kernel", (size, size, channels_in, channels_out), _normal())
         self.bias = self.weight("bias", (channels_out,), "zeros") if use_bias else None
 
-    def call(self, x):
-        y = self.convolve(x, self.read(self.kernel), evaluation=False)
-        return y if self.bias is None else y + self.read(self.bias)
-
     def bind(self):
-        """The layer in evaluation."""
         kernel, bias = self.read(self.kernel), None if self.bias is None else self.read(self.bias)
 
         def convolve(x):
@@ -78,12 +60,10 @@ class Conv2D(BoundLayer):
 
         return convolve
 
-    def convolve(self, x, kernel, evaluation=True):
+    def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
-        p = self.padding
-        if p and self.mode == "reflect" and evaluation:
-            x = reflect(x, p)
-        elif p:
+        if self.padding:
+            p = self.padding
             x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)
         return ops.conv(x, kernel, strides=self.stride, padding="valid", data_format="channels_last")
 

@@ -6,13 +6,12 @@ masks are separable, so a convolution over a layout is three small contractions 
 [H, W, C] map, half of the original's work, is never made.
 """
 
-import dataclasses
+import typing
 
 from keras import ops
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(typing.NamedTuple):
     """Vectors placed in an image; objects that are left out have ramps of zero.
 
     Attributes:
@@ -21,9 +20,9 @@ class Layout:
       columns: [B, O, W], the weight of each column.
     """
 
-    vectors: object
-    rows: object
-    columns: object
+    vectors: typing.Any
+    rows: typing.Any
+    columns: typing.Any
 
 
 def make_layout(vectors, boxes, present, height, width):
@@ -56,7 +55,7 @@ def _ramp(start, extent, size):
 
 def concat_layouts(layouts):
     """Layouts behind each other along the batch axis."""
-    return Layout(*(ops.concatenate([getattr(x, name) for x in layouts]) for name in ("vectors", "rows", "columns")))
+    return Layout(*(ops.concatenate(parts) for parts in zip(*layouts)))
 
 
 def rasterize(layout):

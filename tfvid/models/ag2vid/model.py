@@ -11,7 +11,7 @@ from tfvid.metrics import frames as frame_metrics
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
-from tfvid.models.ag2vid.layout import Layout, concat_layouts, make_layout
+from tfvid.models.ag2vid.layout import concat_layouts, make_layout
 from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, resample
@@ -46,12 +46,13 @@ class AG2Vid(VideoModel):
         super().__init__(hparams, spec, seed=seed, name=name)
         h = hparams
         self._generators = {}
+        self.perceptual = None
         graph = {
             "embedding_dim": h.embedding_dim,
             "graph_dim": h.gconv_dim,
             "hidden_dim": h.gconv_hidden_dim,
             "pooling": h.gconv_pooling,
-            "share": _shared_in_graphs,
+            "share": shared_function,
         }
         vocabulary = (h.attribute_sizes, h.num_predicates, h.num_actions)
 
@@ -122,7 +123,6 @@ class AG2Vid(VideoModel):
             align_corners=h.align_corners,
             name="video",
         )
-        self.perceptual = None
         if not h.no_vgg_loss and h.lambda_vgg:
             self.perceptual = PerceptualVGG(h.vgg_weights, h.precision, "set no_vgg_loss", h.vgg_widths)
 
@@ -184,29 +184,23 @@ class AG2Vid(VideoModel):
             for t in range(boxes.shape[1])
         ]
         times = range(n - 1, boxes.shape[1])
-        if not free_running and training:
-            # All previous frames are known: one call draws all frames.
+        if not free_running:  # all previous frames are known: one call draws all frames
             seen = [concat_layouts([layouts[t - n + 1 + i] for t in times]) for i in range(n)]
             previous = [tf.concat([images[:, t - n + 1 + i] for t in times], 0) for i in range(n - 1)]
             frames, flows, _ = self.video(
-                layouts=seen, previous=tf.concat(previous, -1), training=True, calls=len(times)
+                layouts=seen, previous=tf.concat(previous, -1), training=training, calls=len(times)
             )
             parts = [tf.reshape(x, (len(times), -1, *x.shape[1:])) for x in (frames, flows)]
             return tuple(tf.transpose(x, (1, 0, 2, 3, 4)) for x in parts)
 
         def draw(layouts, previous):
-            frame, flow, _ = self.video(
-                layouts=[Layout(*x) for x in layouts], previous=tf.concat(previous, -1), training=training
-            )
-            return frame, flow
+            return self.video(layouts=layouts, previous=tf.concat(previous, -1), training=training)
 
-        if not training:
-            draw = _shared_in_graphs(draw)
-        known = [images[:, t] for t in range(n - 1)]
-        frames, flows = [], []
+        if not training:  # in training the networks change variables
+            draw = shared_function(draw)
+        known, frames, flows = [images[:, t] for t in range(n - 1)], [], []
         for t in times:
-            previous = (known + frames)[-(n - 1) :] if free_running else [images[:, i] for i in range(t - n + 1, t)]
-            frame, flow = draw([(x.vectors, x.rows, x.columns) for x in layouts[t - n + 1 : t + 1]], previous)
+            frame, flow, _ = draw(layouts[t - n + 1 : t + 1], (known + frames)[-(n - 1) :])
             frames.append(frame)
             flows.append(flow)
         return tf.stack(frames, 1), tf.stack(flows, 1)
@@ -217,7 +211,7 @@ class AG2Vid(VideoModel):
     # Training.
 
     def prepare_training(self):
-        if not self.hparams.graph_only and self.perceptual is not None:
+        if self.perceptual is not None:
             self.perceptual.network  # noqa: B018  made, or refused
 
     @tf.autograph.experimental.do_not_convert
@@ -421,11 +415,6 @@ class AG2Vid(VideoModel):
             return self.rendered(dict(zip(keys, values)), length - given)
 
         return {"serving_default": serve}
-
-
-def _shared_in_graphs(step):
-    """A frame's `step` as one function of the graph, as it is in eager execution."""
-    return step if tf.executing_eagerly() else shared_function(step)
 
 
 def overlap(predicted, truth, suffix=""):

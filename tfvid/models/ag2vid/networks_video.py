@@ -84,6 +84,8 @@ def convolve_layouts(convolution, layouts, images, training, calls=1, images_fir
 def nearest_resize(x, height, width):
     """Nearest resize that takes index floor(i * in / out): the top-left pixel of each cell."""
     rows, columns = x.shape[1:3]
+    if (rows, columns) == (height, width):
+        return x
     if rows % height == 0 and columns % width == 0:
         return x[:, :: rows // height, :: columns // width]
     for axis, source, size in ((1, rows, height), (2, columns, width)):

@@ -3,7 +3,7 @@
 from keras import ops
 
 from tfvid.layers.bound import BoundLayer, value_of
-from tfvid.layers.convolutions import conv_border_one, leaky_relu
+from tfvid.layers.convolutions import conv_border, leaky_relu
 from tfvid.layers.spectral_norm import SpectralKernel
 
 # (name, kernel size, multiple of ndf, spatial stride, stride in time).
@@ -41,7 +41,7 @@ class SpectralConv(BoundLayer):
     def bind(self, u=None):
         kernel, advanced = self.spectral.normalized(u)
         bias = self.read(self.bias)
-        return (lambda x: conv_border_one(x, kernel, self.strides) + bias), advanced
+        return (lambda x: conv_border(x, kernel, self.strides) + bias), advanced
 
 
 class SpectralDense(BoundLayer):

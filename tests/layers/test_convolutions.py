@@ -1,5 +1,6 @@
 """Fused convolutions against what they stand for."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -29,6 +30,22 @@ def test_upsampling_is_bilinear_with_dark_borders_and_convolution():
     np.testing.assert_allclose(found, full[:, 2:-2, 2:-2], atol=1e-12)
 
 
+@pytest.mark.parametrize("kind, size, stride", [
+    ("conv2d", 5, 1), ("conv2d", 3, 2), ("conv2d", 4, 2), ("conv_pool2d", 3, 1), ("conv_pool2d", 5, 1),
+    ("upsample_conv2d", 3, 1), ("deconv2d", 3, 1),
+])
+@pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (2, 3)])
+def test_a_vector_is_constant_channels(kind, size, stride, height, width):
+    with keras.name_scope(f"{kind}{size}{height}"):
+        layer = convolutions.Conv2D(3, 4, size, kind, stride, vector=2)
+        whole = convolutions.Conv2D(5, 4, size, kind, stride)
+    for to, value in zip(whole.weights, layer.weights):
+        to.assign(value)
+    x, vector = tf.cast(_random(2, height, width, 3), tf.float32), tf.cast(_random(2, 2), tf.float32)
+    expected = whole.bind()(convolutions.with_vector([x], vector))
+    np.testing.assert_allclose(layer.bind()(x, vector), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("sizes, taps, strides", [
     ((8, 8), 4, (2, 2)), ((7, 9), 4, (2, 2)), ((5, 6), 3, (1, 1)),
     ((6, 8, 8), 4, (1, 2, 2)), ((7, 8, 8), 4, (2, 2, 2)), ((4, 5, 5), 3, (1, 1, 1)),
@@ -46,6 +63,12 @@ def test_another_kernel_size_cannot_be_doubled():
         convolutions.upsampling_kernel(_random(5, 5, 1, 1))
 
 
-def test_leaky_relu_keeps_float64():
-    x = tf.constant([-1.0, 2.0], tf.float64)
-    np.testing.assert_array_equal(convolutions.leaky_relu(x, 0.1), [-0.1, 2.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_leaky_relu_and_its_gradient(dtype):
+    x = tf.constant([-1.0, 0.0, 2.0], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = convolutions.leaky_relu(x, 0.1)
+        total = tf.reduce_sum(y * [3.0, 3.0, 5.0])
+    np.testing.assert_array_equal(y, np.array([-0.1, 0.0, 2.0], dtype))
+    np.testing.assert_allclose(tape.gradient(total, x), np.array([0.3, 0.3, 5.0], dtype), rtol=1e-7)

@@ -9,7 +9,8 @@ without bias whose output is added to the convolution before the norm.
 from keras import ops
 
 from tfvid.layers.bound import BoundLayer, truncated_normal
-from tfvid.layers.convolutions import conv2d, with_vector
+from tfvid.layers.constant_channels import conv_constant
+from tfvid.layers.convolutions import conv2d
 from tfvid.layers.norms import Norm
 
 SIZE = 5
@@ -31,9 +32,9 @@ class ConvLSTMCell(BoundLayer):
 
     def __init__(self, inputs, units, vector=0, tile=True, norm="instance", name="basic_conv2dlstm_cell"):
         super().__init__(name)
-        self.units, self.tile, self.norm = units, tile, norm
-        channels = inputs + units + (vector if tile else 0)
-        self.kernel = self.weight("kernel", (SIZE, SIZE, channels, 4 * units), truncated_normal())
+        self.units, self.norm = units, norm
+        self.channels = (inputs, vector if tile else 0, units)
+        self.kernel = self.weight("kernel", (SIZE, SIZE, sum(self.channels), 4 * units), truncated_normal())
         dense = vector and not tile
         self.weights_of_vector = self.weight("weights", (vector, 4 * units), truncated_normal()) if dense else None
         self.bias = self.weight("bias", (4 * units,), "zeros") if norm == "none" else None
@@ -45,13 +46,13 @@ class ConvLSTMCell(BoundLayer):
             self.state_norm = None if norm == "none" else Norm(norm, units, "state")
 
     def bind(self):
-        gates = _bind_gates(self, self.kernel, self.bias, self.weights_of_vector)
+        gates = _bind_gates(self)
         norms = [] if self.norm == "none" else [norm.bind() for norm in self.norms]
         state_norm = None if self.state_norm is None else self.state_norm.bind()
 
         def step(x, vector, state):
             c, h = state or (None, None)
-            g = gates([x], vector, [] if h is None else [h])
+            g = gates(x, vector, [] if h is None else [h])
             g = norms[0](g) if len(norms) == 1 else g
             parts = ops.split(g, 4, axis=-1)
             i, j, f, o = [n(p) for n, p in zip(norms, parts)] if len(norms) == 4 else parts
@@ -72,23 +73,24 @@ class ConvGRUCell(BoundLayer):
 
     def __init__(self, inputs, units, vector=0, tile=True, norm="instance", name="conv2dgru_cell"):
         super().__init__(name)
-        self.units, self.tile, self.norm = units, tile, norm
-        channels = inputs + units + (vector if tile else 0)
+        self.units, self.norm = units, norm
+        channels = (inputs, vector if tile else 0, units)
         dense = 0 if tile else vector
         gate_norms = {"instance": ("reset_update",), "layer": ("reset", "update"), "none": ()}[norm]
         state_norms = () if norm == "none" else ("state",)
         with self.scope():
-            self.gates = _ConvGates("gates", channels, 2 * units, dense, tile, norm, gate_norms, start=1.0)
-            self.candidate = _ConvGates("candidate", channels + units, units, dense, tile, norm, state_norms)
+            self.gates = _ConvGates("gates", channels, 2 * units, dense, norm, gate_norms, start=1.0)
+            channels = (*channels[:2], 2 * units)
+            self.candidate = _ConvGates("candidate", channels, units, dense, norm, state_norms)
 
     def bind(self):
         gates, candidate = self.gates.bind(), self.candidate.bind()
 
         def step(x, vector, state):
             h = state[0] if state else None
-            r, u = ops.split(ops.sigmoid(gates([x], vector, [] if h is None else [h])), 2, axis=-1)
+            r, u = ops.split(ops.sigmoid(gates(x, vector, [] if h is None else [h])), 2, axis=-1)
             states = [] if h is None else [h, r * h]
-            new = (1 - u) * ops.tanh(candidate([x], vector, states))
+            new = (1 - u) * ops.tanh(candidate(x, vector, states))
             h = new if h is None else u * h + new
             return h, (h,)
 
@@ -98,10 +100,10 @@ class ConvGRUCell(BoundLayer):
 class _ConvGates(BoundLayer):
     """One normed convolution of the GRU; `start` is the initial bias, or beta."""
 
-    def __init__(self, name, inputs, outputs, dense, tile, norm, norm_names, start=0.0):
+    def __init__(self, name, channels, outputs, dense, norm, norm_names, start=0.0):
         super().__init__(name)
-        self.tile = tile
-        self.kernel = self.weight("kernel", (SIZE, SIZE, inputs, outputs), truncated_normal())
+        self.channels = channels
+        self.kernel = self.weight("kernel", (SIZE, SIZE, sum(channels), outputs), truncated_normal())
         self.weights_of_vector = self.weight("weights", (dense, outputs), truncated_normal()) if dense else None
         bias = "ones" if start else "zeros"
         self.bias = None if norm_names else self.weight("bias", (outputs,), bias)
@@ -109,11 +111,11 @@ class _ConvGates(BoundLayer):
             self.norms = [Norm(norm, outputs // len(norm_names), n, beta=start) for n in norm_names]
 
     def bind(self):
-        gates = _bind_gates(self, self.kernel, self.bias, self.weights_of_vector)
+        gates = _bind_gates(self)
         norms = [norm.bind() for norm in self.norms]
 
-        def apply(maps, vector, states):
-            g = gates(maps, vector, states)
+        def apply(x, vector, states):
+            g = gates(x, vector, states)
             if not norms:
                 return g
             parts = ops.split(g, len(norms), axis=-1) if len(norms) > 1 else [g]
@@ -123,18 +125,22 @@ class _ConvGates(BoundLayer):
         return apply
 
 
-def _bind_gates(layer, kernel, bias, weights_of_vector):
-    """The convolution of (maps, vector, states) with bias or dense(vector) added."""
-    kernel = layer.read(kernel)
-    bias = None if bias is None else layer.read(bias)
-    dense = None if weights_of_vector is None else layer.read(weights_of_vector)
+def _bind_gates(layer):
+    """(x, vector, list of states) -> their convolution, bias or dense(vector) added.
 
-    def gates(maps, vector, states):
-        x = with_vector(maps, vector if layer.tile else None)
-        if states:
-            g = conv2d(ops.concatenate([x, *states], axis=-1), kernel)
-        else:
-            g = conv2d(x, kernel[:, :, : x.shape[-1]])
+    `layer.channels`: of x, of the tiled vector and of the states, in the order in which the kernel has them.
+    """
+    kernel = layer.read(layer.kernel)
+    bias = None if layer.bias is None else layer.read(layer.bias)
+    dense = None if layer.weights_of_vector is None else layer.read(layer.weights_of_vector)
+    inputs, tiled, _ = layer.channels
+    of_x, of_vector, of_states = ops.split(kernel, (inputs, inputs + tiled), axis=2)
+    of_maps = ops.concatenate([of_x, of_states], axis=2) if tiled else kernel
+
+    def gates(x, vector, states):
+        g = conv2d(ops.concatenate([x, *states], axis=-1), of_maps) if states else conv2d(x, of_x)
+        if tiled:
+            g = g + conv_constant(vector, of_vector, x.shape[1:3], g.shape[1:3])
         if dense is not None:
             g = g + ops.matmul(vector, dense)[:, None, None, :]
         return g if bias is None else g + bias

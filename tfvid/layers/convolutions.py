@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfvid.layers.bound import BoundLayer, truncated_normal
-from tfvid.layers.constant_channels import tile
+from tfvid.layers.constant_channels import conv_constant, tile
 
 # Taps of the bilinear doubling.
 BILINEAR = np.array([0.25, 0.75, 0.75, 0.25])
@@ -63,7 +63,12 @@ def upsampling_kernel(kernel):
 
 def upsample_conv2d(x, fused):
     """Bilinear doubling and 3x3 convolution, by `upsampling_kernel`. [B, H, W, in] -> [B, 2H, 2W, out]."""
-    return ops.depth_to_space(conv2d(x, fused), 2, data_format="channels_last")
+    return upsampled(conv2d(x, fused))
+
+
+def upsampled(phases):
+    """[B, H, W, 4 * out], what a convolution with `upsampling_kernel` gives -> [B, 2H, 2W, out]."""
+    return ops.depth_to_space(phases, 2, data_format="channels_last")
 
 
 class Dense(BoundLayer):
@@ -85,6 +90,8 @@ class Dense(BoundLayer):
 class Conv2D(BoundLayer):
     """A convolution of any kind below; variables kernel and bias under the kind's name.
 
+    Bound, it takes a map and, with `vector`, the vector [B, S] that the map is followed by as S constant channels.
+
     Args:
       inputs, outputs: channels.
       size: of the kernel.
@@ -92,39 +99,41 @@ class Conv2D(BoundLayer):
         (double it).
       stride: of "conv2d".
       padding: "same", or "one" for a border of one zero and then "valid".
+      vector: size of the vector, 0 for none; not with padding "one".
     """
 
-    def __init__(self, inputs, outputs, size, kind="conv2d", stride=1, padding="same"):
+    def __init__(self, inputs, outputs, size, kind="conv2d", stride=1, padding="same", vector=0):
         super().__init__(kind)
-        self.kind, self.stride, self.padding = kind, stride, padding
-        channels = (outputs, inputs) if kind == "deconv2d" else (inputs, outputs)
+        self.kind, self.stride, self.padding, self.inputs = kind, stride, padding, inputs
+        channels = (outputs, inputs + vector) if kind == "deconv2d" else (inputs + vector, outputs)
         self.kernel = self.weight("kernel", (size, size, *channels), truncated_normal())
         self.bias = self.weight("bias", (outputs,), "zeros")
 
     def bind(self):
         kernel, bias = self.read(self.kernel), self.read(self.bias)
-        return {
-            "conv2d": self._bind_conv2d,
-            "conv_pool2d": self._bind_conv_pool2d,
-            "upsample_conv2d": self._bind_upsample_conv2d,
-            "deconv2d": self._bind_deconv2d,
-        }[self.kind](kernel, bias)
+        if self.kind == "deconv2d":
 
-    def _bind_conv2d(self, kernel, bias):
-        if self.padding == "same":
-            return lambda x: conv2d(x, kernel, self.stride) + bias
-        return lambda x: conv_border(x, kernel, (self.stride, self.stride)) + bias
+            def convolve(x, vector=None):
+                x = with_vector([x], vector)
+                return ops.conv_transpose(x, kernel, 2, "same", data_format="channels_last") + bias
 
-    def _bind_conv_pool2d(self, kernel, bias):
-        fused = pooled_kernel(kernel)
-        return lambda x: conv_pool2d(x, fused) + bias
+            return convolve
+        if self.padding == "one":
+            return lambda x: conv_border(x, kernel, (self.stride, self.stride)) + bias
+        fused, stride, border, convolve = {
+            "conv2d": lambda: (kernel, self.stride, None, lambda x, kernel: conv2d(x, kernel, self.stride)),
+            "conv_pool2d": lambda: (pooled_kernel(kernel), 2, kernel.shape[0] // 2, conv_pool2d),
+            "upsample_conv2d": lambda: (upsampling_kernel(kernel), 1, None, conv2d),
+        }[self.kind]()
+        of_map, of_vector = fused[:, :, : self.inputs], fused[:, :, self.inputs :]
 
-    def _bind_upsample_conv2d(self, kernel, bias):
-        fused = upsampling_kernel(kernel)
-        return lambda x: upsample_conv2d(x, fused) + bias
+        def apply(x, vector=None):
+            y = convolve(x, of_map)
+            if vector is not None:
+                y = y + conv_constant(vector, of_vector, x.shape[1:3], y.shape[1:3], stride, border)
+            return (upsampled(y) if self.kind == "upsample_conv2d" else y) + bias
 
-    def _bind_deconv2d(self, kernel, bias):
-        return lambda x: ops.conv_transpose(x, kernel, 2, "same", data_format="channels_last") + bias
+        return apply
 
 
 def with_vector(maps, vector):
@@ -139,10 +148,24 @@ def activation(kind):
 
 
 def leaky_relu(x, slope):
-    """max(slope * x, x), generic in the float type."""
-    if keras.backend.standardize_dtype(x.dtype) == "float64":
-        return ops.maximum(x * slope, x)  # TensorFlow's own keeps its slope in float32
-    return ops.leaky_relu(x, slope)
+    """max(slope * x, x), generic in the float type; slope above zero.
+
+    The gradient is read off the result, whose sign is that of x: x need not be kept, and TensorFlow computes the
+    activation within the convolution before it.
+    """
+    double = keras.backend.standardize_dtype(x.dtype) == "float64"  # TensorFlow's own keeps its slope in float32
+
+    @ops.custom_gradient
+    def activate(x):
+        y = ops.maximum(x * slope, x) if double else ops.leaky_relu(x, slope)
+
+        def gradient(*args, upstream=None):
+            dy = args[0] if upstream is None else upstream
+            return ops.where(y > 0, dy, dy * slope)
+
+        return y, gradient
+
+    return activate(x)
 
 
 def conv_border(x, kernel, strides, border=1):

@@ -11,7 +11,7 @@ from keras import ops
 from tfvid.layers import warps
 from tfvid.layers.bound import BoundLayer, wide
 from tfvid.layers.conv_recurrent import CONV_CELLS
-from tfvid.layers.convolutions import Conv2D, Dense, activation, with_vector
+from tfvid.layers.convolutions import Conv2D, Dense, activation
 from tfvid.layers.norms import norm_layer
 from tfvid.layers.recurrent import CELLS
 from tfvid.models.savp.networks_encoder import Head
@@ -53,9 +53,8 @@ class ConvBlock(BoundLayer):
         super().__init__(name)
         self.vector, self.tile = vector, hparams.use_tile_concat
         self.activation = activation(hparams.activation_layer)
-        tiled = vector if self.tile else 0
         with self.scope():
-            self.conv = Conv2D(inputs + tiled, outputs, size, kind, stride)
+            self.conv = Conv2D(inputs, outputs, size, kind, stride, vector=vector if self.tile else 0)
             self.dense = Dense(vector, outputs, use_bias=False) if vector and not self.tile else None
             self.norm = norm_layer(hparams.norm_layer, outputs)
 
@@ -64,7 +63,8 @@ class ConvBlock(BoundLayer):
         dense = None if self.dense is None else self.dense.bind()
 
         def apply(maps, vector=None):
-            x = conv(with_vector(maps, vector if self.vector and self.tile else None))
+            x = maps[0] if len(maps) == 1 else ops.concatenate(maps, axis=-1)
+            x = conv(x, vector) if self.vector and self.tile else conv(x)
             if dense is not None:
                 x = x + dense(vector)[:, None, None, :]
             return self.activation(norm(x))

@@ -34,8 +34,8 @@ def test_sizes_can_be_changed_and_wrong_ones_are_told():
 
 def test_share_of_the_ceiling_and_table():
     results = {
-        "model": "savp", "hparams_file": "x.json", "batch_size": 2, "date": "2026-01-01", "ceiling": {"gflops": 100.0},
-        "train": {"multiply_adds": 5e9, "step_seconds": 0.2},
+        "model": "savp", "hparams_file": "x.json", "batch_size": 2, "date": "2026-01-01", "ceiling": {"gflops": 120.0},
+        "train": {"multiply_adds": 5e9, "step_seconds": 0.2, "ceiling_gflops": 100.0},
     }  # fmt: skip
     assert report.complete(results)["train"]["share_of_ceiling"] == pytest.approx(0.5)
     row = report.table([results]).splitlines()[2]

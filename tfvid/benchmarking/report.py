@@ -16,15 +16,17 @@ COLUMNS = (
     ("peak MB", ("generate", "peak_rss_bytes"), 1e-6, "{:.0f}"),
     ("parameters", ("train", "parameters"), 1, "{:,.0f}"),
     ("ceiling GFLOP/s", ("ceiling", "gflops"), 1, "{:.0f}"),
+    ("beside steps", ("train", "ceiling_gflops"), 1, "{:.0f}"),
+    ("beside frames", ("generate", "ceiling_gflops"), 1, "{:.0f}"),
 )
 
 
 def complete(results):
-    """Adds the share of the convolution ceiling that a training step reaches."""
-    if "train" in results and "ceiling" in results:
-        rate = 2 * results["train"]["multiply_adds"] / results["train"]["step_seconds"] / 1e9
-        results["train"]["gflops"] = rate
-        results["train"]["share_of_ceiling"] = rate / results["ceiling"]["gflops"]
+    """Adds the share of the convolution ceiling, as measured between the steps, that a training step reaches."""
+    train = results.get("train")
+    if train:
+        train["gflops"] = 2 * train["multiply_adds"] / train["step_seconds"] / 1e9
+        train["share_of_ceiling"] = train["gflops"] / train["ceiling_gflops"]
     return results
 
 

@@ -10,36 +10,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tests import commands
 from tfvid.serving.export import SERVING_DEFAULT, read_signatures
-
-# Run with -I: neither the checkout nor PYTHONPATH is on the path; an installed tfvid is refused.
-_LOAD_ALONE = """
-import sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tfvid":
-            raise ImportError("refused: " + name)
-
-sys.meta_path.insert(0, Refuse())
-import numpy as np
-import tensorflow as tf
-
-model, request, signature, output = sys.argv[1:]
-loaded = tf.saved_model.load(model)
-with np.load(request) as f:
-    inputs = {k: tf.constant(v) for k, v in f.items()}
-results = loaded.signatures[signature](**inputs)
-assert not [m for m in sys.modules if m.split(".")[0] == "tfvid"]
-np.savez(output, **{k: v.numpy() for k, v in results.items()})
-"""
 
 
 def run_alone(path, request, tmp_path, signature=SERVING_DEFAULT):
     """{output: array}: the SavedModel in a process that cannot import tfvid."""
     np.savez(tmp_path / "request.npz", **request)
-    command = [sys.executable, "-I", "-c", _LOAD_ALONE, str(path), str(tmp_path / "request.npz"), signature]
-    return _run([*command, str(tmp_path / "alone.npz")], tmp_path / "alone.npz")
+    arguments = [path, tmp_path / "request.npz", signature, tmp_path / "alone.npz"]
+    return _outputs(commands.run("tests/serving/load_alone.py", *arguments, timeout=300), tmp_path / "alone.npz")
 
 
 def run_c_api(path, request, tmp_path, signature=SERVING_DEFAULT):
@@ -55,12 +34,13 @@ def run_c_api(path, request, tmp_path, signature=SERVING_DEFAULT):
     (library,) = pathlib.Path(tf.__file__).parent.glob("libtensorflow_cc.so*")
     program = pathlib.Path(__file__).with_name("c_api.py")
     arguments = [library, path, tmp_path / "request.npz", tmp_path / "signature.json", tmp_path / "c.npz"]
-    return _run([sys.executable, "-I", str(program), *map(str, arguments)], tmp_path / "c.npz")
-
-
-def _run(command, output):
+    command = [sys.executable, "-I", str(program), *map(str, arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return _outputs(result, tmp_path / "c.npz")
+
+
+def _outputs(result, output):
     assert result.returncode == 0, result.stderr[-2000:]
     with np.load(output) as f:
         return dict(f)

@@ -1,20 +1,17 @@
 """Several devices: N of them give the update of one, with noise of their own."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+
+from tests import commands
 
 
 @pytest.fixture(scope="module")
 def measured():
     """What tests/training/replicas.py prints; logical devices need a fresh process."""
-    env = {**os.environ, "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-m", "tests.training.replicas"]
-    result = subprocess.run(command, capture_output=True, text=True, env=env)
+    result = commands.run("tests/training/replicas.py")
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout.splitlines()[-1])
 

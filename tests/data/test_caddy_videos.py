@@ -85,6 +85,7 @@ def test_pickles_that_name_anything_are_refused(tmp_path, monkeypatch):
         ([1, None, 2], "entry 1: expected int. Received: None"),
         ([1, 2.5, 2], "entry 1: expected int. Received: 2.5"),
         ([1, True, 2], "entry 1: expected int. Received: True"),
+        ([1, 2, 2**31], "entry 2: expected a magnitude of at most 2.147484e.09. Received: 2147483648"),
     ],
 )
 def test_wrong_annotations_are_one_line(tmp_path, values, message):
@@ -98,7 +99,7 @@ def test_wrong_annotations_are_one_line(tmp_path, values, message):
 
 
 def test_wrong_crop_and_layout_are_one_line(tmp_path):
-    for text in ("1,2,3", "a,b,c,d", "5,0,2,9"):
+    for text in ("1,2,3", "a,b,c,d", "5,0,2,9", "--1,0,2,9", "0,0,2,9²"):
         with pytest.raises(ValueError, match="--crop: expected LEFT"):
             caddy_videos.parse_crop(text)
     with pytest.raises(ValueError, match="expected folders train/, val/, test/"):

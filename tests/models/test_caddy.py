@@ -130,6 +130,25 @@ def test_without_direction_noise_the_draws_do_not_matter():
     assert not any(np.any(noise[k]) for k in noise if "action_" in k) and np.any(noise["gumbel_uniform"])
 
 
+def test_without_gumbel_no_uniform_noise_is_drawn():
+    model = build(use_gumbel=False)
+    noise = model.noise(model.train_draws(), model.observations(tf.constant(clips()), 5))
+    assert sorted(noise) == ["action_directions", "action_states", "rec_action_directions", "rec_action_states"]
+
+
+def test_validation_keeps_the_temperature_of_the_last_update(model, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def forward(self, observations, noise, phase, temperature, training):
+        raise Seen(float(temperature))
+
+    monkeypatch.setattr(type(model), "forward", forward)
+    monkeypatch.setattr(type(model.hparams), "temperature_at", lambda self, k: k)
+    with pytest.raises(Seen, match=f"^{float(model.step)}$"):
+        model.test_step({"images": tf.constant(clips())})
+
+
 def test_stacks_repeat_the_first_frame_unless_there_is_a_history():
     frames = np.arange(5, dtype="float32").reshape(1, 5, 1, 1, 1) * np.ones((1, 1, 1, 1, 3), "float32")
     stacked = np.array(stack_frames(frames, 3))[0, :, 0, 0, ::3]
@@ -187,6 +206,13 @@ def test_sizes_that_do_not_fit(size):
         build(size)
 
 
+@pytest.mark.parametrize("key", ["context_frames", "sequence_length"])
+def test_lengths_that_no_one_gave(key):
+    hparams = hparams_of(**{key: None})
+    with pytest.raises(UserError, match=f"hyper-parameter {key}: expected a positive number, here or from the data set"):
+        models.build("caddy", hparams, {"images": tf.TensorSpec([5, 16, 32, 3], tf.uint8)})
+
+
 def test_validation_gives_one_psnr_a_clip(model):
     logs = model.test_step({"images": tf.constant(clips(3, 5))})
     assert logs["psnr"].shape == (3,)
@@ -227,6 +253,29 @@ def test_a_published_file_fills_every_weight():
     del tensors["model.dynamics_network.recurrent_layers_blocks.0.0.cell.cell_gate.bias"]
     with pytest.raises(UserError, match="it has no 'model.dynamics_network.recurrent_layers_blocks.0.0.cell.cell_gate"):
         assign(model, tensors, convert.variable_map(model), convert.is_ignorable, convert.is_optional)
+
+
+def test_forms_of_published_files(monkeypatch):
+    """With and without what surrounds the weights, and as DataParallel names them."""
+    state = {"a.weight": np.ones(2, "float16"), "b": np.zeros(())}
+    parallel = {f"module.{name}": array for name, array in state.items()}
+    estimate = {"matrix_estimator.estimated_matrix": np.ones((2, 2))}
+    trained = {"optimizer": {"state": {0: {"step": 9, "exp_avg": np.ones(2)}}}, "step": 1234, "mi_estimator": estimate}
+    for saved in ({"model": state, **trained}, {"model": parallel, **trained}, state, parallel):
+        monkeypatch.setattr(convert.torch_file, "read", lambda path: saved)  # noqa: B023  used at once
+        tensors = convert.read_source("x.pth.tar")
+        assert {n for n in tensors if not convert.is_ignorable(n)} == {"model.a.weight", "model.b"}
+        if "model" in saved:
+            assert tensors["step"] == 1234 and "mi_estimator.matrix_estimator.estimated_matrix" in tensors
+    monkeypatch.setattr(convert.torch_file, "read", lambda path: [1])
+    with pytest.raises(UserError, match="x.pth.tar: expected a dictionary. Received: list"):
+        convert.read_source("x.pth.tar")
+
+
+def test_the_frames_of_published_models():
+    assert convert.data_spec(hparams_of(dataset="tennis"))["images"].shape == (5, 96, 256, 3)
+    with pytest.raises(UserError, match="--image_size: expected height,width,channels .*Received: 'kth'"):
+        convert.data_spec(hparams_of(dataset="kth"))
 
 
 def published(model):

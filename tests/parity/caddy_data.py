@@ -20,7 +20,7 @@ HPARAMS = pathlib.Path(__file__).parents[2] / "hparams"
 
 def check_data(case):
     """Windows of the original's data set, its schedules, and its fixed-length videos."""
-    folder = case.folder / "data_videos"
+    folder = (case.folder / case.name).parent / "data_videos"
     variants = [v for v in case.meta.values() if isinstance(v, dict) and "observations_count" in v]
     names = [k for k, v in case.meta.items() if isinstance(v, dict) and "observations_count" in v]
     assert variants
@@ -88,8 +88,8 @@ def check_subsampling(case, folder):
     meta = case.meta["subsample_split_resize"]
     call = meta["call"]
     skip, length = (int(re.search(rf"{name} (\d+)", call).group(1)) for name in ("frame_skip", "length"))
-    crop = tuple(int(x) for x in re.search(r"crop \(([\d,]+)\)", call).group(1).split(","))
-    size = tuple(int(x) for x in re.search(r"size \(([\d,]+)\)", call).group(1).split(","))
+    crop, size = (re.search(rf"{name} \(([\d, ]+)\)", call) for name in ("crop", "size"))
+    crop, size = (found and tuple(int(x) for x in found.group(1).split(",")) for found in (crop, size))
     video = re.search(r"video (\d+)", call).group(1)
     options = {"resample": "bicubic" if "bicubic" in call else "bilinear"}
     assert options["resample"] in CaddyVideos.OPTIONS["resample"].choices
@@ -133,12 +133,15 @@ def check_cosine(a, real, fake):
 
 def check_sequence_loss(a, real, fake):
     """L1 at each position of images in [-1, 1]; a sequence that lacks the first frame is 0 there."""
-    real, fake = real * 2 - 1, (fake * 2 - 1)[:, 1:]
+    whole, real, fake = fake, real * 2 - 1, (fake * 2 - 1)[:, 1:]
     values = [
         float(losses.observations_l1(real[:, t : t + 1], fake[:, t - 1 : t])) for t in range(1, real.shape[1])
     ]
     np.testing.assert_allclose([0.0, *values], a["sequence_loss/positions"], rtol=1e-5)
     np.testing.assert_allclose(np.mean(values), a["sequence_loss/average"], rtol=1e-5)
+    errors = np.mean(frame_metrics.mse(whole, (real + 1) / 2), axis=0)
+    np.testing.assert_allclose(errors, a["sequence_loss_mse/positions"], rtol=1e-5)
+    np.testing.assert_allclose(np.mean(errors), a["sequence_loss_mse/average"], rtol=1e-5)
 
 
 def check_distance(case):
@@ -185,9 +188,12 @@ def check_actions(case):
         np.testing.assert_allclose(ours, value, rtol=2e-4, atol=1e-5, err_msg=key)
     delta = 100 * actions.delta_mse(vectors, labels)
     assert abs(delta - results["delta_mse_percent_as_in_the_paper"]) < 1e-2
-    # "rbf" and "poly" machines are not in the paper's tables and not in tfvid.
-    for name, function in (("linear", actions.delta_accuracy), ("linear_ovo", actions.delta_accuracy_pairs)):
+    # "rbf" and "poly" machines are not in the paper's tables and not in tfvid. The original's "linear" is an
+    # unseeded iteration that stops near the optimum: one movement more or less was measured in 1 of 60 random sets.
+    recorded = results["action_classification"]
+    for name, function, off in (("linear", actions.delta_accuracy, 1), ("linear_ovo", actions.delta_accuracy_pairs, 0)):
         accuracy, each = function(vectors, labels)
-        assert abs(accuracy - results["action_classification"][f"{name}/action_accuracy"]) < 1e-6, name
+        assert abs(accuracy - recorded[f"{name}/action_accuracy"]) < off / len(labels) + 1e-6, name
         for label, value in each.items():
-            assert abs(value - results["action_classification"][f"{name}/action_accuracy/{label}"]) < 1e-6, name
+            allowed = off / np.sum(labels == label) + 1e-6
+            assert abs(value - recorded[f"{name}/action_accuracy/{label}"]) < allowed, name

@@ -3,12 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from tests.parity.caddy_support import Comparison, by_name, channels_first, channels_last, constant
+from tests.parity.caddy_support import Comparison, by_name, channels_first, channels_last, constant, stated
 from tfvid.layers.vgg import VGGFeatures
 from tfvid.models import float_policy
 from tfvid.models.caddy import actions, blocks, convert, losses, networks
 
 PRECISIONS = ("float64", "float32")
+ALPHA = r"alpha ([\d.]*\d)"  # in the texts of a case
 
 
 def check_layers(case):
@@ -36,14 +37,14 @@ def _layer(case, group):
     result = case.arrays[f"{group}/eval/out/0"].shape
     kind = group.split("_")[0]
     if kind == "residual":
-        plain = "bn2.weight" not in params  # recorded without the last affine and activation
+        affine = "bn2.weight" in params
 
         def make():
-            return blocks.Residual(source[1], result[1], source[2] // result[2], not plain, not plain)
+            return blocks.Residual(source[1], result[1], _factor(source, result), affine, "noact" not in group)
 
         return make, convert.residual_map, _single
     if kind == "same":
-        return lambda: blocks.Same(source[1], result[1], source[2] // result[2]), convert.same_map, _single
+        return lambda: blocks.Same(source[1], result[1], _factor(source, result)), convert.same_map, _single
     if kind == "up":
         mode = "nearest" if "nearest" in group else "bilinear"
         return lambda: blocks.Up(source[1], result[1], "late" in group, mode), convert.up_map, _single
@@ -57,8 +58,15 @@ def _layer(case, group):
     return _memory(case, group, params, result)
 
 
+def _factor(source, result):
+    """The smallest factor of average pooling that makes these sizes of each other."""
+    fits = [f for f in range(1, source[2] + 1) if tuple(s // f for s in source[2:]) == tuple(result[2:])]
+    assert fits, f"no pooling makes {result} of {source}"
+    return fits[0]
+
+
 def _memory(case, group, params, result):
-    alone = group == "lstm_cell"
+    alone = "input_gate.weight" in params
     weight = params["input_gate.weight" if alone else "cell.input_gate.weight"]
     channels = weight.shape[0]
 
@@ -151,7 +159,7 @@ def _check_gumbel(comparison, precision):
 def _check_centroids(comparison, precision):
     a = comparison.case.under("centroids/")
     with float_policy(precision):
-        estimator = actions.CentroidEstimator(*a["before"].shape, alpha=0.1)
+        estimator = actions.CentroidEstimator(*a["before"].shape, alpha=stated(comparison.case, ALPHA, 0.1))
         estimator.build()
     estimator.centroids.assign(a["before"])
     estimator.update(constant(a["assignments"], precision), constant(a["priors"][:, 0], precision))
@@ -300,15 +308,15 @@ def _check_loss(comparison, group, name, function):
 
 
 def _check_smooth(comparison):
-    a = comparison.case.arrays
+    a, alpha = comparison.case.arrays, stated(comparison.case, ALPHA, 0.2)
     running = constant(a["smooth_mutual_information/matrix0"], "float64")
     comparison.check("smooth_mutual_information/matrix0", np.full(running.shape, 1 / running.shape[0] ** 2))
-    calls = sorted({k.split("/")[1] for k in a if k.startswith("smooth_") and k.endswith("/out")})
+    calls = sorted({k.split("/")[1] for k in a if k.startswith("smooth_") and k.endswith("/out")}, key=int)
     for i in calls:
         joints = []
 
         def function(p, q):
-            joints.append(losses.smooth_joint(running, losses.joint_matrix(p, q), 0.2))
+            joints.append(losses.smooth_joint(running, losses.joint_matrix(p, q), alpha))
             return losses.mutual_information_loss(joints[-1])
 
         _check_loss(comparison, f"smooth_mutual_information/{i}", "smooth", function)

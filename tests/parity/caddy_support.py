@@ -1,5 +1,7 @@
 """What the CADDY parity checks share: layouts, comparison, weights by name."""
 
+import re
+
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +23,24 @@ def channels_first(array, ranks=(4, 5)):
     """The inverse of `channels_last`."""
     array = np.asarray(array)
     return np.moveaxis(array, -1, -3) if array.ndim in ranks else array
+
+
+def configuration(case, kind):
+    """(folder, <cfg>, rest) of a case file called <folder><kind>_<cfg>_<rest>, <cfg> being what a params_<cfg> has."""
+    folder, _, name = case.name.rpartition("/")
+    folder = f"{folder}/" if folder else ""
+    known = [p.stem.removeprefix("params_") for p in (case.folder / folder).glob("params_*.npz")]
+    found = [c for c in known if name.startswith(f"{kind}_{c}_")]
+    assert found, f"{case}: expected {kind}_<cfg>_... with params_<cfg>.npz beside it. Received: {name}"
+    cfg = max(found, key=len)
+    return folder, cfg, name.removeprefix(f"{kind}_{cfg}_")
+
+
+def stated(case, pattern, otherwise):
+    """The number that the texts of a case's JSON state, e.g. "alpha ([0-9.]+)"; else what the specification says."""
+    text = " ".join([*case.meta.get("notes", []), *case.meta.get("keys", {}).values()])
+    found = re.search(pattern, text)
+    return float(found.group(1)) if found else otherwise
 
 
 class Comparison:

@@ -22,6 +22,8 @@ from tfvid.errors import UserError
 # Annotation -> what stands for None.
 ANNOTATIONS = {"actions": 0, "rewards": 0.0, "metadata": None, "dones": False}
 _TYPES = {"actions": (int,), "rewards": (int, float), "metadata": (dict,), "dones": (bool,)}
+# Largest magnitudes of what becomes int32 and float32.
+_LIMITS = {"actions": 2**31 - 1, "rewards": float(np.finfo(np.float32).max)}
 
 
 class CaddyVideos(Preparation):
@@ -130,6 +132,10 @@ def read_annotation(path, name, length):
         if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "dones"):
             kinds = " or ".join(t.__name__ for t in _TYPES[name])
             raise BrokenItem(f"{path}: entry {number}: expected {kinds}. Received: {value!r:.80}")
+        if name in _LIMITS and not abs(value) <= _LIMITS[name]:
+            raise BrokenItem(
+                f"{path}: entry {number}: expected a magnitude of at most {_LIMITS[name]:.7g}. Received: {value!r:.80}"
+            )
     return values
 
 
@@ -163,7 +169,7 @@ def parse_crop(text):
     if not text:
         return None
     parts = text.split(",")
-    if len(parts) != 4 or not all(p.strip().lstrip("-").isdigit() for p in parts):
+    if len(parts) != 4 or not all(p.strip().removeprefix("-").isdecimal() for p in parts):
         raise UserError(f"--crop: expected LEFT,UPPER,RIGHT,LOWER in pixels. Received: {text!r}")
     left, upper, right, lower = (int(p) for p in parts)
     if right <= left or lower <= upper:

@@ -187,7 +187,7 @@ def parse_size(text, name="size"):
     if not text:
         return None
     parts = text.lower().replace(",", "x").split("x")
-    if not 1 <= len(parts) <= 2 or not all(p.strip().isdigit() and int(p) > 0 for p in parts):
+    if not 1 <= len(parts) <= 2 or not all(p.strip().isdecimal() and int(p) > 0 for p in parts):
         raise UserError(f"--{name}: expected a side or WIDTHxHEIGHT in pixels. Received: {text!r}")
     return int(parts[0]), int(parts[-1])
 

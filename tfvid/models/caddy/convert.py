@@ -1,16 +1,49 @@
 """Names of the published checkpoints (`.pth.tar`) for CADDY's weights.
 
 A file holds {"model": state dict, "mi_estimator": {...} of the smooth trainer, "optimizer",
-"lr_scheduler", "step"}. The four gates of a memory are separate convolutions there and one here.
+"lr_scheduler", "step"}; a state dict alone is read as well. The four gates of a memory are
+separate convolutions there and one here.
 """
 
 import numpy as np
+import tensorflow as tf
 
+from tfvid.conversion import torch_file
 from tfvid.conversion.assign import Source, conv2d_kernel, dense_kernel
+from tfvid.errors import UserError
 from tfvid.layers.batch_norm import BatchNorm
 from tfvid.models.caddy import blocks, networks
 
 GATES = ("input", "forget", "output", "cell")  # the order of ConvLSTM's channels
+# Data set -> (height, width) of the published models.
+PUBLISHED = {"bair": (256, 256), "breakout": (208, 160), "tennis": (96, 256)}
+
+
+def read_source(path):
+    """{name: array} of a file, names as in `variable_map`, without DataParallel's `module.`; its step with it."""
+    saved = torch_file.read(path)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path}: expected a dictionary. Received: {type(saved).__name__}")
+    if not isinstance(saved.get("model"), dict):
+        saved = {"model": saved}
+    state = torch_file.flatten(saved["model"])
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): array for name, array in state.items()}
+    tensors = {f"model.{name}": array for name, array in state.items()}
+    tensors |= torch_file.flatten({k: v for k, v in saved.items() if k != "model"})
+    if isinstance(saved.get("step"), int):
+        tensors["step"] = np.int64(saved["step"])
+    return tensors
+
+
+def data_spec(hparams):
+    """The frames of a published model."""
+    if hparams.dataset not in PUBLISHED:
+        raise UserError(
+            "--image_size: expected height,width,channels (or --input_dir with the data), or a --dataset of which the"
+            f" published model is known: {', '.join(PUBLISHED)}. Received: {hparams.dataset!r}"
+        )
+    return {"images": tf.TensorSpec([hparams.sequence_length, *PUBLISHED[hparams.dataset], 3], tf.uint8)}
 
 
 def variable_map(model):
@@ -24,8 +57,8 @@ def variable_map(model):
 
 
 def is_ignorable(name):
-    """Entries of a file that the model has no use for: optimiser, schedule, step."""
-    return name.startswith(("optimizer.", "lr_scheduler.")) or name == "step"
+    """Entries of a file that the model has no use for: optimiser, schedule, step, another trainer's estimate."""
+    return name.startswith(("optimizer.", "lr_scheduler.", "mi_estimator.")) or name == "step"
 
 
 def is_optional(path):

@@ -19,7 +19,7 @@ class CaddyNetworks(Block):
     B batch, T observations, S stacked frames (newest first in the channels), A actions,
     D dimensions of the action space, H x W images, h x w = H/8 x W/8 states. Noise is
     given as a dictionary: action_states [B T, D] and action_directions [B, T-1, D]
-    (normal), gumbel_uniform [B (T-1), A] (uniform), and rec_action_states,
+    (normal), gumbel_uniform [B (T-1), A] (uniform; not without use_gumbel), and rec_action_states,
     rec_action_directions of the same shapes for the reconstructed sequence.
 
     Args:

@@ -194,6 +194,5 @@ class CaddyHParams(HParams):
     def temperature_at(self, k):
         """Temperature of the Gumbel-softmax at update k: a number, or a float tensor where k is one."""
         start, end = self.gumbel_temperature_start, self.gumbel_temperature_end
-        progress = k / self.gumbel_temperature_steps
-        progress = min(progress, 1.0) if isinstance(progress, float) else ops.minimum(progress, 1.0)
-        return start - (start - end) * progress
+        value = start - (start - end) * k / self.gumbel_temperature_steps
+        return max(value, end) if isinstance(value, float) else ops.maximum(value, end)

@@ -39,6 +39,8 @@ class Caddy(VideoModel):
 
     def __init__(self, hparams, spec, seed=0, name="caddy"):
         super().__init__(hparams, spec, seed, name)
+        for key in ("context_frames", "sequence_length"):
+            hparams.require(getattr(hparams, key), key, "a positive number, here or from the data set")
         height, width, channels = spec["images"].shape[-3:]
         _check_size(height, width, channels, hparams.perceptual)
         self.image_size = (height, width)
@@ -92,7 +94,7 @@ class Caddy(VideoModel):
         phase = self.current_phase
         observations = self.observations(batch["images"], phase.observations)
         noise = self.noise(self.train_draws(), observations)
-        temperature = self._temperature()
+        temperature = self._temperature(self.step + 1)
         variables = self.optimizers_by_name["generator"].targets
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
@@ -122,7 +124,7 @@ class Caddy(VideoModel):
         images = self.images_to_float(images[:, : history + count]) * 2 - 1
         return stack_frames(images, stacking, history)
 
-    def noise(self, draws, observations, gumbel=True):
+    def noise(self, draws, observations):
         """All noise of a forward pass, see `CaddyNetworks`."""
         dtype = observations.dtype
         batch, steps = tf.shape(observations)[0], observations.shape[1]
@@ -133,7 +135,7 @@ class Caddy(VideoModel):
             result[name] = self._normal(draws, name, [batch * steps, dimension], dtype)
             name = f"{prefix}action_directions"
             result[name] = self._normal(draws, name, [batch, steps - 1, dimension], dtype)
-        if gumbel:
+        if self.hparams.use_gumbel:
             shape = [batch * (steps - 1), count]
             result["gumbel_uniform"] = draws.uniform("gumbel_uniform", shape, dtype)
         return result
@@ -185,9 +187,8 @@ class Caddy(VideoModel):
     def learning_rates(self):
         return {"generator": self.learning_rate()}
 
-    def _temperature(self):
-        k = tf.cast(self.step + 1, tf.float64)
-        return tf.cast(self.hparams.temperature_at(k), self.networks.variable_dtype)
+    def _temperature(self, k):
+        return tf.cast(self.hparams.temperature_at(tf.cast(k, tf.float64)), self.networks.variable_dtype)
 
     def _track_usage(self, logits):
         """Moves `action_usage` and returns its histogram."""
@@ -227,7 +228,8 @@ class Caddy(VideoModel):
         observations = self.observations(batch["images"], count)
         noise = self.noise(StatelessDraws(self.seed, 0, stream="validation"), observations)
         phase = Phase(False, count, 1)
-        outputs = self.forward(observations, noise, phase, self._temperature(), training=False)
+        # The temperature of the last update, as in the original.
+        outputs = self.forward(observations, noise, phase, self._temperature(self.step), training=False)
         _, logs = self.losses(outputs, observations, False, training=False)
         real = losses.real_frames(observations, count - 1)
         squared = tf.reduce_mean(tf.square(real - outputs["images"][0]) / 4, axis=(2, 3, 4))  # [B, T-1] in [0, 1]

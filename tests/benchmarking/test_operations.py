@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfvid.benchmarking.operations import count
+from tfvid.benchmarking.operations import count, count_run
 
 
 def concrete(function, *shapes):
@@ -62,3 +62,17 @@ def test_called_functions_and_loops():
 def test_unknown_shapes_are_told():
     counted = count(concrete(tf.matmul, [None, 5], [5, 7]))
     assert counted.multiply_adds == 0 and counted.unknown == {"MatMul": 1}
+
+
+def test_a_run_is_counted_where_a_graph_does_not_know_its_shapes():
+    kernel = tf.ones([3, 3, 4, 4])
+
+    @tf.function
+    def video(x, copies, turns):
+        x = tf.tile(x, [copies, 1, 1, 1])
+        x = tf.while_loop(lambda t, x: t < turns, lambda t, x: (t + 1, tf.nn.conv2d(x, kernel, 1, "SAME")), (0, x))[1]
+        return tf.matmul(x[:, 0, 0], x[:, 0, 0], transpose_b=True)
+
+    kinds = count_run(lambda: video(tf.ones([1, 5, 6, 4]), tf.constant(2), tf.constant(3))).by_kind
+    assert kinds == {"Conv2D": 3 * 2 * 5 * 6 * 4 * (3 * 3 * 4), "MatMul": 2 * 2 * 4}
+    assert not tf.config.functions_run_eagerly()

@@ -106,7 +106,7 @@ def generate(setting):
         rates.append(ceiling_rate())
     wall = statistics.median(w for w, _ in times)
     parts = model.timed_parts(batch) if hasattr(model, "timed_parts") else {}
-    return {
+    result = {
         "frames": horizon,
         "parts_seconds": {name: _median_seconds(call, setting.steps) for name, call in parts.items()},
         "ceiling_gflops": statistics.mean(rates),
@@ -116,6 +116,8 @@ def generate(setting):
         "top_operations": profile.top_operations(sample),
         **memory(),
     }
+    # Last, as it keeps more in memory than a sample does.
+    return {**result, "multiply_adds": operations.count_run(sample).multiply_adds}
 
 
 class Setting:

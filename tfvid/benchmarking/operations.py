@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
 
 
 @dataclasses.dataclass
@@ -36,6 +37,37 @@ def count(function):
     result = Count()
     _count_graph(function.graph, 1, result)
     return result
+
+
+def count_run(call):
+    """The `Count` of what a call computes, run once operation by operation, so that every shape is known."""
+    result = Count()
+
+    def callback(kind, inputs, attributes, outputs, op_name=None, graph=None):
+        if kind in _RULES and graph is None:
+            result.by_kind[kind] += _RULES[kind](_Executed(kind, inputs, outputs, attributes))
+
+    eager = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    op_callbacks.add_op_callback(callback)
+    try:
+        call()
+    finally:
+        op_callbacks.remove_op_callback(callback)
+        tf.config.run_functions_eagerly(eager)
+    return result
+
+
+class _Executed:
+    """An operation that has been run, as the rules read one of a graph."""
+
+    def __init__(self, kind, inputs, outputs, attributes):
+        self.type, self.inputs, self.outputs = kind, inputs, outputs
+        self._attributes = dict(zip(attributes[::2], attributes[1::2]))
+
+    def get_attr(self, name):
+        value = self._attributes[name]
+        return value.encode() if isinstance(value, str) else value
 
 
 def _count_graph(graph, times, result):
@@ -77,8 +109,6 @@ def _count_called(graph, name, times, result):
 
 def _elements(shape):
     return int(np.prod(shape)) if shape.is_fully_defined() else None
-
-
 
 
 def _convolution(op):

@@ -13,6 +13,8 @@ COLUMNS = (
     ("of ceiling", ("train", "share_of_ceiling"), 100, "{:.0f} %"),
     ("peak MB", ("train", "peak_rss_bytes"), 1e-6, "{:.0f}"),
     ("frame s", ("generate", "frame_seconds"), 1, "{:.4f}"),
+    ("GMAC/frame", ("generate", "multiply_adds_a_frame"), 1e-9, "{:.2f}"),
+    ("of ceiling", ("generate", "share_of_ceiling"), 100, "{:.0f} %"),
     ("peak MB", ("generate", "peak_rss_bytes"), 1e-6, "{:.0f}"),
     ("parameters", ("train", "parameters"), 1, "{:,.0f}"),
     ("ceiling GFLOP/s", ("ceiling", "gflops"), 1, "{:.0f}"),
@@ -22,12 +24,19 @@ COLUMNS = (
 
 
 def complete(results):
-    """Adds the share of the convolution ceiling, as measured between the steps, that a training step reaches."""
-    train = results.get("train")
+    """Adds the share of the convolution ceiling, as measured beside them, that steps and generated videos reach."""
+    train, generate = results.get("train"), results.get("generate")
     if train:
-        train["gflops"] = 2 * train["multiply_adds"] / train["step_seconds"] / 1e9
-        train["share_of_ceiling"] = train["gflops"] / train["ceiling_gflops"]
+        _add_share(train, train["step_seconds"])
+    if generate:
+        _add_share(generate, generate["frame_seconds"] * generate["frames"])
+        generate["multiply_adds_a_frame"] = generate["multiply_adds"] / generate["frames"]
     return results
+
+
+def _add_share(part, seconds):
+    part["gflops"] = 2 * part["multiply_adds"] / seconds / 1e9
+    part["share_of_ceiling"] = part["gflops"] / part["ceiling_gflops"]
 
 
 def table(all_results):

@@ -44,6 +44,7 @@ def count_run(call):
     result = Count()
 
     def callback(kind, inputs, attributes, outputs, op_name=None, graph=None):
+        kind = tf.compat.as_str(kind)  # bytes from one of TensorFlow's two ways to run an operation
         if kind in _RULES and graph is None:
             result.by_kind[kind] += _RULES[kind](_Executed(kind, inputs, outputs, attributes))
 
@@ -63,7 +64,7 @@ class _Executed:
 
     def __init__(self, kind, inputs, outputs, attributes):
         self.type, self.inputs, self.outputs = kind, inputs, outputs
-        self._attributes = dict(zip(attributes[::2], attributes[1::2]))
+        self._attributes = {tf.compat.as_str(k): v for k, v in zip(attributes[::2], attributes[1::2])}
 
     def get_attr(self, name):
         value = self._attributes[name]

@@ -54,6 +54,7 @@ def test_what_cannot_work_is_one_line_that_names_the_key(values, key):
     ({"state_weight": 1.0}, SPEC, "state_weight"),
     ({}, {"images": tf.TensorSpec([6, 34, 32, 3], tf.uint8)}, "divisible by 4"),
     ({}, {"images": tf.TensorSpec([6, 16, 32, 3], tf.uint8)}, "32 pixels"),
+    ({"n_layers": 6}, {"images": tf.TensorSpec([6, 64, 60, 3], tf.uint8)}, "n_layers: expected at most 5"),
     ({}, {"actions": tf.TensorSpec([5, 4], tf.float32)}, "needs images"),
 ])
 def test_data_that_does_not_fit(values, spec, part):

@@ -512,6 +512,9 @@ def _checked_sizes(hparams, spec):
         raise UserError(
             f"SAVP: expected frames of 32 pixels or more with sides divisible by {factor}. Received: {height}x{width}"
         )
+    if hparams.nz:
+        expected = f"at most {side.bit_length() - 1} for frames of {height}x{width}, which each layer halves"
+        hparams.require(side >> hparams.n_layers, "n_layers", expected)
     sizes = {"images": shape}
     for key in ("actions", "states"):
         sizes[key] = int(spec[key].shape[-1]) if key in spec else 0

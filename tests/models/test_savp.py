@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfvid import models
 from tfvid.errors import UserError
+from tfvid.models.draws import StatelessDraws
 from tfvid.models.savp import convert
 from tfvid.models.savp.hparams import SAVPHParams
 
@@ -169,6 +170,12 @@ def test_a_long_rollout_is_a_loop_with_the_same_result(monkeypatch):
     monkeypatch.setattr("tfvid.layers.rollout.UNROLL_LIMIT", 1)
     model._samplers.clear()
     np.testing.assert_allclose(model.generate(_batch(), 1, horizon=5)["images"], unrolled, atol=1e-5)
+
+
+def test_one_context_frame_leaves_nothing_for_the_posterior():
+    model = _build(context_frames=1, use_e_rnn=True)
+    inputs = model.prepare({k: v[:, :1] for k, v in _batch().items()})
+    assert model.sample(inputs, StatelessDraws(0), 1)["image"].shape == (1, 2, 1, 32, 32, 3)
 
 
 def test_without_latents_every_sample_is_the_same():

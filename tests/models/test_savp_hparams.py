@@ -12,16 +12,16 @@ SPEC = {"images": tf.TensorSpec([6, 32, 32, 3], tf.uint8)}
 
 def test_an_original_file_with_old_keys_is_accepted():
     values = {
-        "batch_size": 16, "lr_boundaries": [0], "dilation_rate": [1, 1], "repeat": 1, "num_gpus": 1, "e_net": "rnn",
+        "batch_size": 16, "lr_boundaries": [0], "dilation_rate": [2, 2], "repeat": 1, "num_gpus": 1, "e_net": "rnn",
         "d_net": "legacy", "video_gan_weight": 1.0, "vgg_cdist_weight": 0.0, "context_frames": 2,
         "sequence_length": 12, "kl_weight": 0.1, "schedule_sampling_steps": [0, 100000],
+        "context_images_background": True, "last_image_background": True,
     }
     assert SAVPHParams.from_dict(values).kl_weight == 0.1
 
 
 @pytest.mark.parametrize("values, key", [
     ({"vgg_cdist_weight": 1.0}, "vgg_cdist_weight"),
-    ({"dilation_rate": [2, 2]}, "dilation_rate"),
     ({"last_frames": 0}, "last_frames"),
     ({"conv_rnn_norm_layer": "batch"}, "conv_rnn_norm_layer"),
     ({"tv_weight": 1.0}, "tv_weight"),
@@ -38,7 +38,6 @@ def test_an_original_file_with_old_keys_is_accepted():
     ({"schedule_sampling_k": 0.0}, "schedule_sampling_k"),
     ({"ablation_conv_rnn_norm": True, "conv_rnn_norm_layer": "none"}, "conv_rnn_norm_layer"),
     ({"ablation_conv_rnn_norm": True, "ablation_rnn": True}, "ablation_conv_rnn_norm"),
-    ({"context_images_background": True, "last_image_background": True}, "last_image_background"),
     ({"l1_weight": 0.0}, "l1_weight"),
     ({"num_transformed_images": 0, "prev_image_background": False, "first_image_background": False,
       "generate_scratch_image": False}, "num_transformed_images"),
@@ -54,6 +53,7 @@ def test_what_cannot_work_is_one_line_that_names_the_key(values, key):
     ({"state_weight": 1.0}, SPEC, "state_weight"),
     ({}, {"images": tf.TensorSpec([6, 34, 32, 3], tf.uint8)}, "divisible by 4"),
     ({}, {"images": tf.TensorSpec([6, 16, 32, 3], tf.uint8)}, "32 pixels"),
+    ({"n_layers": 6}, {"images": tf.TensorSpec([6, 64, 60, 3], tf.uint8)}, "n_layers: expected at most 5"),
     ({}, {"actions": tf.TensorSpec([5, 4], tf.float32)}, "needs images"),
 ])
 def test_data_that_does_not_fit(values, spec, part):

@@ -58,14 +58,14 @@ def _write_files(root, meta, files):
     sets = {key.split("/")[0] for key in files}
     complete = [s for s in sets if all(f"{s}/{f}" in files for f in meta["files"])]
     named = [s for s in complete if root.name.startswith(s)] or [s for s in complete if s.startswith(meta["dataset"])]
-    prefix = max(named, key=len)
+    prefix = max(named or complete, key=len)
     folder = root / prefix.removeprefix(meta["dataset"]).lstrip("_") if meta["dataset"] == "sv2p" else root
     split = folder / meta["mode"]
     assert meta["mode"] in SPLITS
     split.mkdir(parents=True)
     for key, data in files.items():
         owner, file_name = key.split("/", 1)
-        if owner == prefix and (file_name in meta["files"] or not file_name.endswith(".tfrecords")):
+        if owner == prefix and (file_name in meta["files"] or ".tfrecord" not in file_name):
             (split / file_name).write_bytes(data.tobytes())
     return str(folder)
 

@@ -84,7 +84,9 @@ class SAVPHParams(LatentHParams):
     first_image_background: bool = hp(True, "the first frame is a candidate")
     last_image_background: bool = hp(False, "the last context frame is a candidate, within the context too")
     last_context_image_background: bool = hp(False, "the last context frame known so far is a candidate")
-    context_images_background: bool = hp(False, "all context frames are candidates, the first one among them")
+    context_images_background: bool = hp(
+        False, "all context frames are candidates, in place of the three backgrounds before"
+    )
     generate_scratch_image: bool = hp(True, "a synthesised frame is a candidate")
     dependent_mask: bool = hp(True, "masks see the candidates")
     where_add: str = hp(
@@ -110,8 +112,7 @@ class SAVPHParams(LatentHParams):
 
     IGNORED_KEYS: typing.ClassVar[dict] = {
         **OLD_KEYS,
-        # The original accepts other rates and then warps without them.
-        "dilation_rate": ([1, 1], (1, 1)),
+        "dilation_rate": None,  # the original warps without it, whatever it is
     }
 
     def validate(self):
@@ -156,9 +157,6 @@ class SAVPHParams(LatentHParams):
             or self.context_images_background or self.generate_scratch_image
         )
         self.require(candidates, "num_transformed_images", "at least one warp, background or scratch image")
-        for key in ("last_image_background", "last_context_image_background"):
-            expected = "false with context_images_background, which takes its place"
-            self.require(not (self.context_images_background and getattr(self, key)), key, expected)
         self.require(not self.tv_weight or self.has_flows, "tv_weight", "0 without flows (transformation=flow)")
         if self.ablation_conv_rnn_norm:
             self.require(self.conv_rnn_norm_layer != "none", "conv_rnn_norm_layer", "a norm to put after conv_rnn")

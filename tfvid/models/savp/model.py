@@ -436,11 +436,11 @@ class SAVP(VideoModel):
             prior = tile(self.generator.prior.bind()(images, actions, h.context_frames - 1 + horizon))
             noise = draws.normal("eps_prior", [h.context_frames - 1 + horizon, total, h.nz], prior[0].dtype)
             return _sample(*prior, noise)
-        posterior = tile(self.generator.encoder.bind()(images, actions))
-        dtype = posterior[0].dtype
+        dtype = "float64" if h.precision == "float64" else "float32"
         noise = _time_second(draws.normal("z_prior", [horizon, total, h.nz], dtype))
-        if h.context_frames == 1:
+        if h.context_frames == 1:  # no pair of frames for the posterior
             return noise
+        posterior = tile(self.generator.encoder.bind()(images, actions))
         given = _sample(*posterior, draws.normal("eps_posterior", [h.context_frames - 1, total, h.nz], dtype))
         return tf.concat([given, noise], axis=1)
 
@@ -512,6 +512,9 @@ def _checked_sizes(hparams, spec):
         raise UserError(
             f"SAVP: expected frames of 32 pixels or more with sides divisible by {factor}. Received: {height}x{width}"
         )
+    if hparams.nz:
+        expected = f"at most {side.bit_length() - 1} for frames of {height}x{width}, which each layer halves"
+        hparams.require(side >> hparams.n_layers, "n_layers", expected)
     sizes = {"images": shape}
     for key in ("actions", "states"):
         sizes[key] = int(spec[key].shape[-1]) if key in spec else 0

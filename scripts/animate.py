@@ -9,6 +9,7 @@ poses themselves are written beside the video.
 """
 
 import json
+import re
 
 from absl import flags
 
@@ -28,7 +29,7 @@ flags.DEFINE_string("input_dir", None, "folder of the data set; default: the one
 flags.DEFINE_integer("num_samples", 4, "samples side by side", lower_bound=1)
 flags.DEFINE_integer("horizon", None, "poses to generate; default: as trained, any number works", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "seed of the samples")
-flags.DEFINE_float("fps", 4.0, "frames per second", lower_bound=0.1)
+flags.DEFINE_float("fps", 4.0, "frames per second", lower_bound=0.1, upper_bound=1000.0)
 flags.DEFINE_string("output", "animation.gif", "video to write, .gif or .mp4")
 
 
@@ -51,7 +52,7 @@ def crop_box(values):
     """["1", "2", "30", "40"] -> (1, 2, 30, 40)."""
     if values is None:
         return None
-    if len(values) != 4 or not all(v.strip().lstrip("-").isdecimal() for v in values):
+    if len(values) != 4 or not all(re.fullmatch(r"\s*-?\d+\s*", v) for v in values):
         raise UserError(f"--crop: expected x1,y1,x2,y2 in pixels. Received: {','.join(values)!r}")
     return tuple(int(v) for v in values)
 

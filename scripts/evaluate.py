@@ -9,8 +9,6 @@ Several --checkpoint are compared on the same clips. With --shard=i/n each of n 
 takes its part, and the last one to finish writes the result of all.
 """
 
-import os
-
 from absl import flags
 
 from tfvid import cli
@@ -37,7 +35,7 @@ flags.DEFINE_float("fps", 4.0, "frames per second of the GIFs")
 
 def main():
     from tfvid.evaluation.evaluate import Request, evaluate
-    from tfvid.evaluation.runs import parse_shard
+    from tfvid.evaluation.runs import default_folder, parse_shard
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
@@ -57,7 +55,7 @@ def main():
         weights_dir=FLAGS.weights_dir,
         fps=FLAGS.fps,
     )
-    output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint[0], "evaluation", FLAGS.split)
+    output_dir = FLAGS.output_dir or default_folder(FLAGS.checkpoint[0], "evaluation", FLAGS.split)
     evaluate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir, skip_corrupt=FLAGS.skip_corrupt)
 
 

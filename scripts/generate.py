@@ -49,7 +49,7 @@ flags.DEFINE_string("shard", "0/1", "i/n: this process takes every n-th batch fr
 
 def main():
     from tfvid.evaluation.generation import Request, generate
-    from tfvid.evaluation.runs import parse_shard
+    from tfvid.evaluation.runs import default_folder, parse_shard
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
@@ -64,14 +64,14 @@ def main():
         from tfvid.evaluation.compositions import compose_file
 
         stem = os.path.splitext(os.path.basename(FLAGS.controls))[0]
-        output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", stem)
+        output_dir = FLAGS.output_dir or default_folder(FLAGS.checkpoint, "generated", stem)
         compose_file(FLAGS.checkpoint, FLAGS.controls, output_dir, FLAGS.input_dir)
         return
     if FLAGS.graph:
         from tfvid.evaluation import action_graphs
 
         stem = os.path.splitext(os.path.basename(FLAGS.graph))[0]
-        output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", stem)
+        output_dir = FLAGS.output_dir or default_folder(FLAGS.checkpoint, "generated", stem)
         if len(FLAGS.image) > 1:
             raise UserError(f"--image: expected one with --graph. Received: {', '.join(FLAGS.image)}")
         image = FLAGS.image[0] if FLAGS.image else None
@@ -88,7 +88,7 @@ def main():
         fps=FLAGS.fps,
         shard=parse_shard(FLAGS.shard),
     )
-    output_dir = FLAGS.output_dir or os.path.join(FLAGS.checkpoint, "generated", FLAGS.split)
+    output_dir = FLAGS.output_dir or default_folder(FLAGS.checkpoint, "generated", FLAGS.split)
     generate(FLAGS.checkpoint, output_dir, request, FLAGS.input_dir, skip_corrupt=FLAGS.skip_corrupt)
 
 

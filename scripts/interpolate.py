@@ -22,7 +22,7 @@ flags.DEFINE_integer("steps", 10, "steps that each is played for", lower_bound=1
 flags.DEFINE_string("start", None, "image, video or folder of frames to start from; default: a validation clip")
 flags.DEFINE_string("input_dir", None, "folder of the data set to start from; default: the one trained on")
 flags.DEFINE_string("output_dir", "interpolation_results", "folder for the results")
-flags.DEFINE_float("fps", 5.0, "frames per second of the GIF", lower_bound=0.1)
+flags.DEFINE_float("fps", 5.0, "frames per second of the GIF", lower_bound=0.1, upper_bound=1000.0)
 
 
 def main():

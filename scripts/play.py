@@ -28,7 +28,7 @@ flags.DEFINE_bool("open_browser", False, "show the page in the default browser, 
 flags.DEFINE_string("start", None, "image, video or folder of frames to start from")
 flags.DEFINE_string("input_dir", None, "folder of the data set to start from; default: the one trained on")
 flags.DEFINE_string("output_dir", "play_results", "folder for what was played")
-flags.DEFINE_float("fps", 5.0, "frames per second of the videos", lower_bound=0.1)
+flags.DEFINE_float("fps", 5.0, "frames per second of the videos", lower_bound=0.1, upper_bound=1000.0)
 flags.DEFINE_integer("zoom", 0, "enlargement of the window; 0: as fits", lower_bound=0)
 
 

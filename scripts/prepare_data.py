@@ -37,7 +37,7 @@ flags.DEFINE_string(
     "beam_options", None,
     "Options of Apache Beam, which then does the work instead of --processes: --runner=NAME,--name=value (extra beam).",
 )  # fmt: skip
-flags.DEFINE_bool("overwrite", False, "Replace what is in --output_dir.")
+flags.DEFINE_bool("overwrite", False, "Replace the data set in --output_dir; other files there are an error.")
 flags.DEFINE_bool("verify", False, "Check the data set in --output_dir instead of preparing it.")
 
 
@@ -82,4 +82,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, may_be_empty=OPTIONS)

@@ -9,9 +9,6 @@ examples/serving/client.py; with --url the answer is written as a GIF.
 The inputs are checked against the exported signature first.
 """
 
-import json
-import os
-
 from absl import flags
 
 from tfvid import cli
@@ -27,7 +24,7 @@ _CLIP = flags.DEFINE_integer("clip", 0, "number of the clip", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the sample")
 _ACTIONS = flags.DEFINE_list("actions", None, "of caddy: an action for each new frame, as in 1,0,2")
 _SIGNATURE = flags.DEFINE_string("signature", "serving_default", "signature to call")
-_FPS = flags.DEFINE_float("fps", 4.0, "frames per second of the GIF", lower_bound=0.1)
+_FPS = flags.DEFINE_float("fps", 4.0, "frames per second of the GIF", lower_bound=0.1, upper_bound=1000.0)
 
 
 def main():
@@ -69,10 +66,10 @@ def clip(folder):
     """{key: array} of one clip, batch 1, of the data that the model was trained on."""
     from tfvid import models
     from tfvid.data.source import open_source
-    from tfvid.hparams import read_json_object
+    from tfvid.serving.export import read_description
 
-    described = read_json_object(os.path.join(folder, "assets.extra", "tfvid.json"))
-    hparams = models.model_class(described["model"]).HPARAMS.from_dict(described["hparams"], json.dumps(folder))
+    described = read_description(folder)
+    hparams = models.model_class(described["model"]).HPARAMS.from_dict(described["hparams"], folder)
     dataset = _DATASET.value or hparams.dataset
     if not dataset:
         raise UserError("--dataset: expected a name, since the exported model has none")

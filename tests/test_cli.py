@@ -12,6 +12,10 @@ from tfvid import cli
 from tfvid.errors import UserError
 
 flags.DEFINE_integer("cli_test_number", 1, "a number")
+flags.DEFINE_float("cli_test_rate", 1.0, "a number")
+flags.DEFINE_string("cli_test_folder", None, "a folder")
+flags.DEFINE_string("cli_test_text", "", "a text")
+flags.DEFINE_multi_string("cli_test_folders", [], "folders")
 
 
 def raising(error):
@@ -58,6 +62,11 @@ def test_mistakes_and_failures_are_one_line(monkeypatch, capsys, main, status, e
     [
         ("--cli_test_number=x", "error: flag --cli_test_number=x: invalid literal"),
         ("--cli_test_nmber=2", "error: Unknown command line flag 'cli_test_nmber'. Did you mean: cli_test_number"),
+        ("--cli_test_number=" + "9" * 20, "error: --cli_test_number: expected an integer of 64 bits. Received: 9999"),
+        ("--cli_test_rate=nan", "error: --cli_test_rate: expected a finite number. Received: nan"),
+        ("--cli_test_rate=-inf", "error: --cli_test_rate: expected a finite number. Received: -inf"),
+        ("--cli_test_folder=", "error: --cli_test_folder: expected a value, received an empty one; see --help"),
+        ("--cli_test_folders=", "error: --cli_test_folders: expected a value, received an empty one; see --help"),
         ("word", "error: expected flags only (--name=value). Received: 'word'"),
     ],
 )
@@ -65,6 +74,31 @@ def test_wrong_flags_have_status_2(monkeypatch, capsys, argument, error):
     assert run(monkeypatch, lambda: pytest.fail("must not run"), argument) == 2
     err = capsys.readouterr().err
     assert err.startswith(error) and err.count("\n") == 1
+
+
+def test_values_that_may_be_empty_and_the_home_folder(monkeypatch):
+    def main():
+        values = [flags.FLAGS[f"cli_test_{name}"].value for name in ("folder", "folders", "text")]
+        assert values == ["/home/ü/runs", ["/home/ü", "a~", "~b"], "~x=1"]
+        flags.FLAGS.cli_test_folder = ""
+        sys.exit(7)
+
+    monkeypatch.setenv("HOME", "/home/ü")
+    folders = [f"--cli_test_folders={name}" for name in ("~", "a~", "~b")]
+    assert run(monkeypatch, main, "--cli_test_folder=~/runs", *folders, "--cli_test_text=~x=1") == 7
+    monkeypatch.setattr(sys, "argv", ["command", "--cli_test_folder=", "--cli_test_text="])
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS.cli_test_folders = []
+    with pytest.raises(SystemExit) as e:
+        cli.run(lambda: sys.exit(7), may_be_empty=["cli_test_folder"])
+    assert e.value.code == 7
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_error(tmp_path):
+    code = "from tfvid import cli; cli.run(lambda: print('a\\udcff · b'))"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "TF_CPP_MIN_LOG_LEVEL": "1", "PYTHONPATH": os.getcwd()}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert (result.returncode, result.stdout) == (0, "a\\udcff \\xb7 b\n")
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):

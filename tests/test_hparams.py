@@ -59,6 +59,7 @@ def test_json_round_trip_keeps_every_field(tmp_path):
         ('{"on": 1}', ["on", "expected true or false", "1", "integer"]),
         ('{"batch_size": 1.5}', ["batch_size", "expected integer", "1.5"]),
         ('{"batch_size": 0}', ["batch_size", ">= 1", "0"]),
+        ('{"batch_size": 9223372036854775808}', ["batch_size", "expected integer", "more than 64 bits"]),
         ('{"betas": [0.1]}', ["betas", "[number, number]"]),
         ('{"betas": [0.1, 2]}', ["betas", ">= 0 and <= 1", "2"]),
         ('{"layers": [0]}', ["layers", ">= 1"]),
@@ -106,6 +107,11 @@ def test_mistakes_in_overrides(tmp_path, overrides, parts):
     message = error(tmp_path, "{}", overrides)
     for part in parts:
         assert part in message
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    (tmp_path / "h.json").write_bytes(b'\xef\xbb\xbf{"lr": 0.5}')
+    assert Example.load(str(tmp_path / "h.json")).lr == 0.5
 
 
 def test_overrides_understand_every_type(tmp_path):

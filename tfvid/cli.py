@@ -1,6 +1,8 @@
 """What every command does around its own work: flags, one-line errors, exit status."""
 
+import math
 import os
+import re
 import sys
 import tempfile
 
@@ -13,8 +15,11 @@ from absl import app, flags, logging
 from tfvid.errors import UserError
 
 
-def run(main):
+def run(main, may_be_empty=()):
     """Runs `main()` after absl has parsed the flags; never a traceback for a user's mistake.
+
+    Args:
+      may_be_empty: names of flags without a default for which an empty text is a value.
 
     Exit status: 0 done, 1 a mistake in what was given or an input/output failure,
     2 flags that do not parse, 130 interrupted.
@@ -41,7 +46,10 @@ def run(main):
             fail(message)
 
     try:
-        app.run(guarded, flags_parser=_parse_flags)
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to end
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        app.run(guarded, flags_parser=lambda argv: _parse_flags(argv, may_be_empty))
     except BrokenPipeError:
         sys.exit(1)
 
@@ -74,11 +82,33 @@ def fail(message, status=1):
     sys.exit(status)
 
 
-def _parse_flags(argv):
+def _parse_flags(argv, may_be_empty):
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except flags.Error as e:
         fail(f"{e}; see --help", status=2)
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if flag.present:
+            _check_flag(flag, may_be_empty)
+    return rest
+
+
+def _check_flag(flag, may_be_empty):
+    """What absl lets pass and no command can use; `~`, which shells leave as it is behind a `=`, becomes the home."""
+    several = isinstance(flag.value, list)
+    values = flag.value if several else [flag.value]
+    for value in values:
+        # An unset variable of a shell script, as in --checkpoint=$RUN, is not "no such flag".
+        if value == "" and flag.default in (None, []) and flag.name not in may_be_empty:
+            fail(f"--{flag.name}: expected a value, received an empty one; see --help", status=2)
+        if isinstance(value, float) and not math.isfinite(value):
+            fail(f"--{flag.name}: expected a finite number. Received: {value}; see --help", status=2)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            fail(f"--{flag.name}: expected an integer of 64 bits. Received: {value}; see --help", status=2)
+    home = [os.path.expanduser(v) if isinstance(v, str) and re.match("~(/|$)", v) else v for v in values]
+    if home != values:
+        flag.value = home if several else home[0]
 
 
 def _io_failure(error):

@@ -214,7 +214,9 @@ def read_json_object(path):
         raise HParamsError(f"{path}: expected finite numbers, received {constant}")
 
     try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=unique, parse_constant=refuse)
+    except HParamsError:
+        raise
     except json.JSONDecodeError as e:
         raise HParamsError(f"{path}: expected JSON, received at line {e.lineno} column {e.colno}: {e.msg}") from None
     except ValueError as e:  # a number of thousands of digits
@@ -319,7 +321,7 @@ def _convert(kind, value):
         if not math.isfinite(value):
             raise TypeError
         return value
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is int and not -(2**63) <= value < 2**63):
         raise TypeError
     return value
 
@@ -349,5 +351,7 @@ def _nearest(key, known):
 def _kind(value):
     if isinstance(value, bool):
         return "true or false"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "integer of more than 64 bits"
     names = {str: "string", int: "integer", float: "number", list: "list", dict: "object", type(None): "null"}
     return names.get(type(value), type(value).__name__)

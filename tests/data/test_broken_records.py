@@ -1,5 +1,6 @@
 """Truncated, bit-flipped, missing and misshapen records: one line that names the file."""
 
+import json
 import os
 import shutil
 import unittest
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfvid.data import records
+from tfvid.data import source as source_lib
 from tfvid.data.index import build_index, masked_crc32c, scan_file
 from tfvid.data.records import DataError, data_error_line
 from tfvid.data.source import open_source
@@ -172,6 +174,60 @@ def test_verify_compares_with_the_description(copy):
     (copy / "train" / "stranger.tfrecord").unlink()
     with pytest.raises(DataError, match="clips-00001-of-00004.tfrecord: expected this file, found none"):
         verify_source(open_source("demo", copy), progress=False)
+
+
+def test_an_empty_file_is_an_error_and_other_counts_a_warning(copy, hparams_of, monkeypatch):
+    said = []
+    monkeypatch.setattr(source_lib.logging, "warning", lambda text, *args: said.append(text % args))
+    (copy / "train" / "clips-00001-of-00004.tfrecord").unlink()
+    assert open_source("demo", copy).count("train") == 8
+    assert [line.split("/")[-1] for line in said] == [
+        "train: 8 clips, dataset_info.json says 11; prepare_data.py --verify names the file"
+    ]
+    (copy / "train" / "clips-00002-of-00004.tfrecord").write_bytes(b"")
+    with pytest.raises(DataError, match="clips-00002-of-00004.tfrecord: expected 3 clips as .* found an empty file"):
+        open_source("demo", copy).count("train")
+    assert open_source("demo", copy, skip_corrupt=True).count("train") == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bytes": None}, "index.json: cannot read it"),
+        ({"offsets": ["a"], "frames": None}, "offsets that are no places"),
+        ({"offsets": [10**30], "frames": None}, "offsets that are no places"),
+        ({"offsets": [0, 5], "frames": None}, "offsets that are no places"),
+        ({"offsets": [0], "frames": ["a"]}, "frames that are no numbers"),
+    ],
+)
+def test_damaged_index_is_named(copy, change, message):
+    path = copy / "train" / records.INDEX_FILE
+    files = json.loads(path.read_text())["files"]
+    files["clips-00000-of-00004.tfrecord"].update(change)
+    path.write_text(json.dumps({"files": files}))
+    with pytest.raises(DataError, match=message):
+        open_source("demo", copy).count("train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": "x"}, "fps: expected a number or null. Received: 'x'"),
+        ({"clip_length": "7"}, "clip_length: expected an integer or null. Received: '7'"),
+        ({"splits": {"train": 3}}, "expected what prepare_data writes"),
+        ({"splits": {"train": {"files": {"a": {"clips": "x", "bytes": 1}}}}}, "splits: train: a: clips: expected an"),
+        ({"labels": {"action_labels": 3}}, "labels: action_labels: expected a list of names. Received: 3"),
+        ({"defaults": {"time_shift": "two"}}, "dataset_info.json: defaults: .*time_shift: expected integer"),
+        ({"schema": {"images": {"shape": ["T", 8, 8, 3], "encoding": "bmp"}}}, "encoding: expected raw, png or jpeg"),
+        ({"schema": {"images": {"shape": ["T", -8, 8, 3], "encoding": "raw"}}}, "shape: expected positive sizes"),
+    ],
+)
+def test_edited_description_is_named(copy, change, message):
+    document = json.loads((copy / records.INFO_FILE).read_text())
+    (copy / records.INFO_FILE).write_text(json.dumps({**document, **change}))
+    with pytest.raises(DataError, match=message) as caught:
+        open_source("demo", copy)
+    assert str(caught.value).startswith(str(copy / records.INFO_FILE)) and "\n" not in str(caught.value)
 
 
 def test_index_serves_only_while_sizes_stay(copy, hparams_of):

@@ -52,6 +52,22 @@ def test_hdf5_shards_are_read_whole(tmp_path, hparams_of):
     assert len(clips_of(tmp_path / "out", "test", 6, hparams_of)) == 1
 
 
+def test_objects_of_another_kind_are_named(tmp_path):
+    path = str(tmp_path / "a.h5")
+    with h5py.File(path, "w") as shard:
+        shard["len/0"], shard["len/1"], shard["len/2"] = 1, 1, 1
+        shard.create_group("0/0")
+        shard["1/0"] = "text"
+        shard["2"] = np.zeros(3)
+    for clip in range(3):
+        with pytest.raises(BrokenItem, match=f"a.h5: clip {clip}: "):
+            hdf5_shards.read_clip(path, clip)
+    with h5py.File(path, "a") as shard:
+        shard["len/3"] = [1, 2]
+    with pytest.raises(UserError, match="a.h5: len: expected a whole number for each clip"):
+        hdf5_shards.list_clips(path)
+
+
 def test_clips_below_a_group_and_of_another_size(tmp_path, hparams_of):
     (video,) = random_videos((4,), 12, 20)
     write_shard(tmp_path / "h5" / "train" / "shard.hdf5", [video], "videos/")

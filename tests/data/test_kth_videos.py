@@ -63,6 +63,17 @@ def test_same_container_as_the_original(published, tmp_path):
     assert source.count("test", hparams) == 2
 
 
+def test_damage_inside_a_zip_is_a_broken_video(published, tmp_path):
+    with zipfile.ZipFile(published / "boxing.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("person02_boxing_d1_uncomp.avi", bytes(range(256)) * 40)
+    data = bytearray((published / "boxing.zip").read_bytes())
+    data[60] = 0xFF  # inside of the compressed bytes
+    (published / "boxing.zip").write_bytes(bytes(data))
+    info = prepare("kth", str(published), str(tmp_path / "out"), {"size": 16, "val": 0.0}, processes=0, progress=False)
+    (broken,) = info.broken
+    assert broken["item"] == "person02_boxing_d1" and "cannot extract person02_boxing_d1" in broken["reason"]
+
+
 def test_missing_list_or_videos_are_one_line(published, tmp_path):
     with pytest.raises(UserError, match="expected KTH's zips or files personNN_ACTION_dN_uncomp.avi"):
         (tmp_path / "empty").mkdir()

@@ -145,6 +145,35 @@ def test_poses_without_frames_get_figures(tmp_path):
     assert train["poses"].min() >= -1 and train["poses"].max() <= 1 - 2 / 128
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": np.zeros((4, 5), int)}, r"frames int64 \[4, 5\] where numbers \[4, 6\] belong"),
+        ({"poses": np.zeros((4, 6, 12, 2))}, r"poses of shape \[4, 6, 12, 2\]"),
+        ({"action_id": [0, 0, 1, 2]}, "action_id without a name"),
+        ({"video_id": ["a"] * 4}, r"video_id <U1 \[4\] where numbers"),
+    ],
+)
+def test_windows_of_another_form_are_named(tmp_path, change, message):
+    windows_file(tmp_path / "w.npz")
+    with np.load(tmp_path / "w.npz") as f:
+        np.savez(tmp_path / "w.npz", **{**f, **change})
+    with pytest.raises(UserError, match=f"w.npz: expected windows of poses .*{message}"):
+        penn.Penn(tmp_path, {})
+    (tmp_path / "w.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:500])
+    with pytest.raises(UserError, match="w.npz: expected windows of poses"):
+        penn.Penn(tmp_path, {})
+
+
+def test_labels_of_another_kind_are_named(tmp_path, monkeypatch):
+    labels = {k: np.zeros((5, 13)) for k in ("x", "y", "visibility")} | {"action": "squat", "train": np.ones(1)}
+    (tmp_path / "a.mat").touch()
+    for change in ({"x": "text"}, {"y": np.zeros((4, 13))}, {"action": np.zeros(3)}, {"train": np.zeros(0)}):
+        monkeypatch.setattr(penn, "read_mat", lambda *_, change=change: {**labels, **change})
+        with pytest.raises(DataError, match="a.mat: expected "):
+            penn.read_labels(str(tmp_path / "a.mat"))
+
+
 def test_letterbox_keeps_the_aspect_and_clips():
     box = penn.Letterbox.of((10, 5, 30, 45), 32, (60, 48))
     assert (box.width, box.height, box.left, box.top) == (16, 32, 8, 0)

@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 
 from tests import commands
+from tfvid.data import folder_lock
 from tfvid.data import prepare as prepare_lib
+from tfvid.data import source as source_lib
 from tfvid.data.prepare import cut_into_clips, parse_size, prepare, split_of_fractions
 from tfvid.data.records import DataError, DatasetInfo
 from tfvid.data.source import open_source
@@ -286,3 +288,44 @@ def test_command_line(tmp_path):
 def test_prepared_folder_opens_under_any_name(tmp_path):
     _prepare(tmp_path)
     assert open_source("anything", tmp_path).count("train") == 6
+
+
+def test_overwrite_leaves_what_was_never_written(tmp_path):
+    _prepare(tmp_path)
+    for name in ("video.avi", "softmotion_00001.tfrecords"):
+        precious = tmp_path / "train" / name
+        precious.write_bytes(b"precious")
+        with pytest.raises(UserError, match=f"--overwrite: expected a prepared data set .*{name}, which would be lost"):
+            _prepare(tmp_path, overwrite=True)
+        assert precious.read_bytes() == b"precious" and (tmp_path / "dataset_info.json").exists()
+        precious.unlink()
+    assert _prepare(tmp_path, overwrite=True).splits["train"]["clips"] == 6
+
+
+def test_overwrite_of_its_own_source_is_refused(tmp_path):
+    write_gif(str(tmp_path / "a.gif"), np.zeros((8, 8, 8, 3), np.uint8), 8)
+    with pytest.raises(UserError, match="--overwrite: expected --output_dir to be another folder than --source_dir"):
+        prepare("video_folder", str(tmp_path), f"{tmp_path}/", processes=0, progress=False, overwrite=True)
+    assert os.listdir(tmp_path) == ["a.gif"]
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    with folder_lock.held(str(tmp_path)):
+        with pytest.raises(UserError, match="--output_dir: expected a folder that no other process writes now"):
+            _prepare(tmp_path)
+    assert _prepare(tmp_path).splits["train"]["clips"] == 6
+    assert _prepare(tmp_path, wait=True).splits["train"]["clips"] == 6
+
+
+def test_demo_goes_on_where_its_first_use_was_interrupted(tmp_path, monkeypatch):
+    def interrupted(job, group, prepared=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_lib, "write_group", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(tmp_path)
+    asked = []
+    monkeypatch.setattr(source_lib, "prepare", lambda *args, **options: asked.append(args) or DatasetInfo.load(args[2]))
+    with pytest.raises(DataError, match="dataset_info.json"):
+        open_source("demo", tmp_path)
+    assert asked == [("demo", None, str(tmp_path))]

@@ -10,6 +10,7 @@ import pytest
 
 from tfvid.data import something
 from tfvid.data.prepare import BrokenItem, prepare
+from tfvid.data.records import DataError
 from tfvid.data.source import open_source
 from tfvid.data.video_files import encode_png
 from tfvid.errors import UserError
@@ -83,6 +84,12 @@ def test_videos_become_records(tmp_path):
 def test_rows_that_are_used(row, kept):
     rows = something.usable_rows(f"{HEADER}{row}\n", MAPPING)
     assert rows == ([("5", "Moving [something] up")] if kept else [])
+
+
+@pytest.mark.parametrize("row", ["5,x,Moving [something] up,[],two,", "5," + "x" * 200000])
+def test_tables_of_another_kind_are_named(row):
+    with pytest.raises(DataError, match="list.csv: expected a table of comma separated values"):
+        something.usable_rows(f"{HEADER}{row}\n", MAPPING, "list.csv")
 
 
 def test_lists_of_nouns_are_only_text():

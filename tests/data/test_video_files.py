@@ -63,6 +63,30 @@ def test_transparency_lies_over_white(tmp_path):
     np.testing.assert_array_equal(video_files.read_image(str(tmp_path / "0.png"))[0], [[255, 0, 0], [255, 255, 255]])
 
 
+def test_grey_of_16_bits_keeps_its_range(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "0.png")
+    read = video_files.read_image(str(tmp_path / "0.png"))
+    np.testing.assert_array_equal(read[0], np.repeat([[0], [1], [128], [255]], 3, axis=1))
+
+
+def test_a_frame_that_stays_costs_no_memory(tmp_path):
+    from PIL import Image
+
+    images = [Image.new("L", (4, 4), v) for v in (0, 90, 200)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=[10, 10, 600000])
+    with video_files.open_video(tmp_path / "a.gif") as (frames, fps):
+        first = [next(frames) for _ in range(5)]
+    assert fps == 100 and [int(f.mean()) for f in first] == [0, 90, 200, 200, 200] and first[3] is first[4]
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, 0.001, 1e6, float("nan"), float("inf")])
+def test_rates_that_no_file_can_have(fps):
+    with pytest.raises(UserError, match="--fps: expected a number from 0.01 to 1000"):
+        video_files.check_fps(fps)
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.avi"])
 def test_unreadable_video_is_one_line(tmp_path, name):
     (tmp_path / name).write_bytes(b"this is no video at all" * 40)

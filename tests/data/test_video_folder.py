@@ -1,5 +1,7 @@
 """Folders of videos, GIFs and folders of frames."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,10 @@ def test_central_crop_keeps_the_shape_of_pixels():
         ({"clip_length": 1}, "--clip_length"),
         ({"clip_length": 4, "overlap": 4}, "--overlap"),
         ({"fps": -1.0}, "--fps"),
+        ({"fps": float("nan")}, "--fps: expected a number from 0 to 1000"),
+        ({"fps": 1e9}, "--fps: expected a number from 0 to 1000"),
+        ({"size": "²"}, "--size"),
+        ({"size": "9" * 20}, "--size"),
         ({"size": "big"}, "--size"),
         ({"fit": "squeeze"}, "--fit: expected one of crop, stretch"),
         ({"val": 0.9, "test": 0.2}, "fractions"),
@@ -113,3 +119,24 @@ def test_wrong_options_are_one_line(tmp_path, options, message):
         _prepare(tmp_path, tmp_path / "out", **options)
     with pytest.raises(UserError, match="found none"):
         _prepare(tmp_path, tmp_path / "out")
+
+
+def test_links_to_themselves_and_hidden_files_are_no_videos(tmp_path):
+    (tmp_path / "videos" / "frames").mkdir(parents=True)
+    (tmp_path / "videos" / "again").symlink_to(tmp_path / "videos")
+    for hidden in (".thumbnails", "__MACOSX"):
+        (tmp_path / "videos" / hidden).mkdir()
+        (tmp_path / "videos" / hidden / "a.gif").write_bytes(b"no GIF")
+    for t, frame in enumerate(_frames(4)):
+        (tmp_path / "videos" / "frames" / f"{t}.png").write_bytes(video_files.encode_png(frame))
+        (tmp_path / "videos" / "frames" / f"._{t}.png").write_bytes(b"\0\5\x16\7")
+    video_files.write_gif(str(tmp_path / "videos" / "a ü\n.GIF"), _frames(4), 8)
+    assert video_folder.find_videos(f"{tmp_path / 'videos'}/") == ["a ü\n.GIF", "frames"]
+    info = _prepare(tmp_path / "videos", tmp_path / "out", size="8", clip_length=4, val=0.0, test=0.0)
+    assert info.splits["train"]["clips"] == 2 and not info.broken
+
+
+def test_a_name_that_is_no_text_is_said(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.avi")).touch()
+    with pytest.raises(UserError, match=r"expected names in UTF-8. Received: b'\\xff.avi'; rename it"):
+        video_folder.find_videos(str(tmp_path))

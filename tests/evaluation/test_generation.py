@@ -11,6 +11,7 @@ import pytest
 from tests.evaluation.toy import ToySource
 from tfvid.data.video_files import read_image, read_video
 from tfvid.errors import UserError
+from tfvid.evaluation import runs
 from tfvid.evaluation.generation import Request, generate
 
 SMALL = Request(num_samples=2, num_videos=3, batch_size=2)
@@ -77,9 +78,14 @@ def test_grey_frames_and_longer_horizon(make_run, tmp_path):
         ({"horizon": 0}, "--horizon: expected at least 1"),
         ({"horizon": 50}, "expected clips of 52 frames, found 8"),
         ({"num_samples": 0}, "--num_samples: expected at least 1"),
-        ({"fps": 0.0}, "--fps: expected a positive number"),
+        ({"fps": 0.0}, "--fps: expected a number from 0.01 to 1000"),
     ],
 )
 def test_errors_are_one_line(make_run, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         generate(make_run(), str(tmp_path / "out"), Request(**{**vars(SMALL), **changes}))
+
+
+@pytest.mark.parametrize("path", ["runs/a", "runs/a/", "runs/a/checkpoints/ckpt-5.index", "runs/a/checkpoints/best/ckpt-5"])
+def test_results_of_a_checkpoint_lie_in_its_run_folder(path):
+    assert runs.default_folder(path, "generated", "test") == "runs/a/generated/test"

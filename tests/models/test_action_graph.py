@@ -84,6 +84,7 @@ def changed(*path, value):
             changed("objects", 0, "box", value=[0.3, 0.1, 0.1, 0.3]),
             r"objects\[0\].box: expected \[x0, y0, x1, y1\] with",
         ),
+        (changed("objects", 0, "box", value=[0, 0, 1, 10**400]), r"objects\[0\].box: expected a list of 4 numbers"),
         (changed("objects", 0, "box", value=[0, 0, 1]), r"objects\[0\].box: expected a list of 4 numbers"),
         (changed("objects", 0, "box", value=None), r"objects\[0\]: expected a box"),
         (changed("actions", value={}), r"actions: expected a list"),

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import os
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.serving.test_export import ServedToy
 from tests.toy_model import CONTEXT, toy_hparams, toy_images, toy_spec
 from tfvid.errors import UserError
 from tfvid.serving import request
-from tfvid.serving.export import export, read_signatures
+from tfvid.serving.export import export, read_description, read_signatures
 
 
 @pytest.fixture
@@ -41,6 +42,27 @@ def test_images_become_floats_where_the_signature_takes_floats():
     values = request.inputs_of_clip(inputs, {"images": toy_images(1)}, 3)
     np.testing.assert_allclose(values["images"], toy_images(1)[:, :2] / 255, atol=1e-7)
     assert values["seed"] == 3 and values["seed"].dtype == np.int64
+
+
+@pytest.mark.parametrize("url", ["localhost:8501", "file:///etc/passwd", "http://a b/v1", ""])
+def test_addresses_that_no_server_has(url):
+    with pytest.raises(UserError, match="expected "):
+        request.send(url, "{}")
+
+
+def test_a_damaged_export_is_named(exported):
+    for content in (b"", b"\x0a\xff"):
+        with open(f"{exported}/saved_model.pb", "wb") as f:
+            f.write(content)
+        with pytest.raises(UserError, match="saved_model.pb: expected a SavedModel, cannot read it"):
+            read_signatures(exported)
+    os.remove(f"{exported}/saved_model.pb")
+    with pytest.raises(UserError, match="expected a SavedModel .*found none"):
+        read_signatures(exported)
+    with open(f"{exported}/assets.extra/tfvid.json", "w") as f:
+        f.write('{"model": "toy"}')
+    with pytest.raises(UserError, match="tfvid.json: expected hparams as export wrote it. Received: None"):
+        read_description(exported)
 
 
 @pytest.mark.parametrize(

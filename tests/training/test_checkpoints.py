@@ -1,6 +1,8 @@
 """Checkpoints: complete or absent, of this model or refused."""
 
+import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -179,6 +181,25 @@ def test_run_folder_says_what_is_wrong(tmp_path):
         RunFolder.open(str(tmp_path))
     (tmp_path / "run.json").write_text('{"model": "toy", "seed": 1, "sp')
     with pytest.raises(UserError, match="run.json: expected JSON"):
+        RunFolder.open(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": ["toy"]}, "model: expected a string. Received: ['toy']"),
+        ({"seed": "x"}, "seed: expected an integer. Received: 'x'"),
+        ({"spec": [1]}, "spec: expected an object. Received: [1]"),
+        ({"spec": {"images": {"shape": "x", "dtype": "uint8"}}}, "spec: expected a shape and a dtype for each key"),
+        ({"spec": {"images": {"shape": [8, 8, 3], "dtype": "uint8"}}}, "spec: expected images [T, H, W, C]"),
+        ({"input_dir": 3}, "input_dir: expected a string. Received: 3"),
+        ({"labels": 3}, "labels: expected an object. Received: 3"),
+    ],
+)
+def test_an_edited_run_file_is_named(tmp_path, change, message):
+    run = RunFolder.create(str(tmp_path), "toy", toy_hparams(), toy_spec(), dataset="toy")
+    (tmp_path / "run.json").write_text(json.dumps({**run.info, **change}))
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/run.json: {message}")):
         RunFolder.open(str(tmp_path))
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.toy_model import toy_hparams, weights_of
 from tests.training.test_logs import events
+from tfvid.data import folder_lock
 from tfvid.errors import UserError
 from tfvid.training import callbacks as callbacks_lib
 from tfvid.training.checkpoints import Checkpoints
@@ -35,7 +36,7 @@ def steps_of(path, kind):
 def test_a_run_leaves_what_the_readme_says(tmp_path, train_toy):
     result, text = train_toy(tmp_path, image_summary_freq=3)
     assert (result.step, result.received, result.exit_status) == (6, None, 0)
-    names = {"hparams.json", "run.json", "checkpoints", "train", "val", "metrics.csv", "samples"}
+    names = {"hparams.json", "run.json", "checkpoints", "train", "val", "metrics.csv", "samples", ".lock"}
     assert {p.name for p in tmp_path.iterdir()} == names
     hparams = json.loads((tmp_path / "hparams.json").read_text())
     assert hparams["dataset"] == "toy" and hparams["context_frames"] == 2 and hparams["max_steps"] == 6
@@ -224,6 +225,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, train_toy, options, 
         train_toy(tmp_path / "run", **options)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_second_process_leaves_the_run_alone(tmp_path, train_toy):
+    train_toy(tmp_path, max_steps=2)
+    with folder_lock.held(str(tmp_path)):
+        with pytest.raises(UserError, match="--output_dir: expected a folder that no other process writes now"):
+            train_toy(tmp_path, max_steps=4)
+    assert train_toy(tmp_path, max_steps=4)[0].step == 4
+
+
+def test_a_write_that_was_cut_off_does_not_make_a_folder_strange(tmp_path, train_toy):
+    (tmp_path / ".tmp-12345678-run.json.part").write_text("{")
+    assert train_toy(tmp_path, max_steps=1)[0].step == 1
+
+
+def test_a_damaged_table_is_named(tmp_path, train_toy):
+    train_toy(tmp_path, max_steps=2, validation_freq=1)
+    (tmp_path / "metrics.csv").write_text("step;mse\n1;0,5\n")
+    with pytest.raises(UserError, match="metrics.csv: expected a row for each validation"):
+        train_toy(tmp_path, max_steps=4, validation_freq=1)
 
 
 def test_empty_data_and_clips_that_are_too_short(tmp_path, train_toy):

@@ -8,15 +8,17 @@ and dataset/video_dataset.py. Pickles are read as data, nothing in them is calle
 
 import io
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from tfvid.conversion.pickle_reader import PickleError, read_pickle
+from tfvid.data.folders import names_in
 from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, cut_into_clips, parse_size
 from tfvid.data.records import SPLITS
-from tfvid.data.video_files import frame_files, natural_key, read_bytes, read_image
+from tfvid.data.video_files import check_fps, frame_files, natural_key, read_bytes, read_image
 from tfvid.errors import UserError
 
 # Annotation -> what stands for None.
@@ -45,6 +47,7 @@ class CaddyVideos(Preparation):
         parse_crop(self.options["crop"])
         if self.options["clip_length"] < 0 or self.options["clip_length"] == 1:
             raise UserError(f"--clip_length: expected 0 or at least 2. Received: {self.options['clip_length']}")
+        check_fps(self.options["frame_rate"], "--frame_rate", low=0)
         if self.options["frame_skip"] < 0:
             raise UserError(f"--frame_skip: expected at least 0. Received: {self.options['frame_skip']}")
 
@@ -54,7 +57,7 @@ class CaddyVideos(Preparation):
             folder = os.path.join(self.source_dir, split)
             if not tf.io.gfile.isdir(folder):
                 continue
-            for name in sorted((n.rstrip("/") for n in tf.io.gfile.listdir(folder)), key=natural_key):
+            for name in sorted(names_in(folder), key=natural_key):
                 if tf.io.gfile.isdir(os.path.join(folder, name)):
                     items.append(Item(f"{split}/{name}", split, {"path": f"{split}/{name}"}))
         if not items:
@@ -169,7 +172,7 @@ def parse_crop(text):
     if not text:
         return None
     parts = text.split(",")
-    if len(parts) != 4 or not all(p.strip().removeprefix("-").isdecimal() for p in parts):
+    if len(parts) != 4 or not all(re.fullmatch(r"\s*-?\d+\s*", p) for p in parts):
         raise UserError(f"--crop: expected LEFT,UPPER,RIGHT,LOWER in pixels. Received: {text!r}")
     left, upper, right, lower = (int(p) for p in parts)
     if right <= left or lower <= upper:

@@ -155,6 +155,9 @@ def checked_scene(scene, path):
                 raise DataError(f"{path}: movements: expected objects of the scene. Received: {names[0]!r}")
             if action not in ACTIONS or not 0 <= start <= end:
                 raise DataError(f"{path}: movements of {instance}: expected a known action and start <= end")
+    for entry in scene["objects"]:
+        if np.shape(list(entry["locations"].values()))[1:] != (3,):
+            raise DataError(f"{path}: locations of {entry['instance']}: expected [x, y, z] of each frame")
     return {"objects": scene["objects"], "movements": scene["movements"]}
 
 

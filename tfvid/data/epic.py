@@ -12,6 +12,7 @@ import tarfile
 import numpy as np
 import tensorflow as tf
 
+from tfvid.data.folders import walk
 from tfvid.data.hdf5_shards import stretched
 from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.video_files import IMAGE_SUFFIXES, decode_image, natural_key, open_video
@@ -79,9 +80,8 @@ class EpicKitchens(Preparation):
 def find_archives(folder):
     """Paths of tar files below `folder`, relative."""
     found = []
-    for root, _, files in tf.io.gfile.walk(folder):
-        relative = root[len(folder) :].strip("/")
-        found += [f"{relative}/{f}".lstrip("/") for f in files if f.endswith(".tar") and not f.startswith(".")]
+    for relative, files in walk(folder):
+        found += [f"{relative}/{f}".lstrip("/") for f in files if f.endswith(".tar")]
     return found
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tfvid.data.folders import names_in
 from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, cut_into_clips
 from tfvid.data.records import SPLITS
+from tfvid.data.video_files import check_fps
 from tfvid.errors import UserError
 
 SUFFIXES = (".hdf5", ".h5")
@@ -37,6 +39,7 @@ class Hdf5Shards(Preparation):
             raise UserError(f"--size: expected a side in pixels, or 0. Received: {self.options['size']}")
         if self.options["clip_length"] < 0 or self.options["clip_length"] == 1:
             raise UserError(f"--clip_length: expected 0 or at least 2. Received: {self.options['clip_length']}")
+        check_fps(self.options["frame_rate"], "--frame_rate", low=0)
 
     def items(self):
         items = []
@@ -70,7 +73,7 @@ def shard_names(folder):
     """Names of the shards in a folder, sorted."""
     if not tf.io.gfile.isdir(folder):
         return []
-    return sorted(n for n in tf.io.gfile.listdir(folder) if n.lower().endswith(SUFFIXES) and not n.startswith("."))
+    return sorted(n for n in names_in(folder) if n.lower().endswith(SUFFIXES))
 
 
 def _open(path):
@@ -93,7 +96,10 @@ def list_clips(path):
         missing = [i for i in range(len(lengths)) if str(i) not in lengths]
         if missing:
             raise UserError(f"{path}: expected len/0 to len/{len(lengths) - 1}, found no len/{missing[0]}")
-        return [int(lengths[str(i)][()]) for i in range(len(lengths))]
+        try:
+            return [int(lengths[str(i)][()]) for i in range(len(lengths))]
+        except (OSError, RuntimeError, TypeError, ValueError) as e:
+            raise UserError(f"{path}: len: expected a whole number for each clip: {' '.join(str(e).split())}") from None
 
 
 def read_clip(path, clip, frames_key=""):
@@ -107,11 +113,13 @@ def read_clip(path, clip, frames_key=""):
         try:
             length = int(shard[f"len/{clip}"][()])
             frames = [shard[f"{where}/{j}"][()] for j in range(length)]
-        except (KeyError, OSError, RuntimeError, ValueError) as e:
+        except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as e:
             hint = "" if frames_key or "videos" not in shard else "; clips of EPIC-KITCHENS need --frames_key=videos"
             raise BrokenItem(f"{path}: clip {clip}: cannot read it: {' '.join(str(e).split())}{hint}") from None
     shapes = {np.shape(f) for f in frames}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[-1] != 3 or frames[0].dtype != np.uint8:
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[-1] != 3 or not 0 < min(shape) or (
+        {f.dtype for f in frames} != {np.dtype(np.uint8)}
+    ):  # fmt: skip
         raise BrokenItem(f"{path}: clip {clip}: expected frames uint8 [H, W, 3] of one size")
     return np.stack(frames)
 

@@ -178,8 +178,13 @@ def _kept_index(folder):
             offsets, frames = entry["offsets"], entry["frames"]
             if frames is not None and len(frames) != len(offsets):
                 raise ValueError("frames and offsets of different length")
+            positions = np.array([0, *offsets, entry["bytes"]])
+            if positions.dtype != np.int64 or (np.diff(positions[1:]) < OVERHEAD).any() or min(positions) < 0:
+                raise ValueError("offsets that are no places of records")
+            if frames and np.array(frames).dtype != np.int64:
+                raise ValueError("frames that are no numbers")
         return files
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as e:
         raise DataError(f"{path}: cannot read it ({e}); delete it, it is made anew") from None
 
 

@@ -10,10 +10,12 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
 
+from tfvid.data.folders import walk
 from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.video_files import open_video, read_bytes, resize_frames
 from tfvid.errors import UserError
@@ -22,6 +24,8 @@ ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walkin
 SEQUENCES_FILE = "00sequences.txt"
 LAST_TRAINING_PERSON = 16
 _VIDEO = re.compile(r"(person(\d\d)_(" + "|".join(ACTIONS) + r")_d(\d))_uncomp\.avi$")
+# What `zipfile` meets damaged and encrypted archives with.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, tf.errors.OpError)
 
 
 class KthVideos(Preparation):
@@ -96,12 +100,11 @@ class KthVideos(Preparation):
     def _videos(self):
         """{key: (path of the AVI or zip below source_dir, member of the zip or None, person)}."""
         videos = {}
-        for root, _, files in tf.io.gfile.walk(self.source_dir):
-            for name in sorted(files):
-                path = os.path.join(root, name)
-                relative = path[len(self.source_dir) :].strip("/")
+        for folder, files in walk(self.source_dir):
+            for name in files:
+                relative = f"{folder}/{name}" if folder else name
                 if name.endswith(".zip"):
-                    for member in _zip_names(path):
+                    for member in _zip_names(os.path.join(self.source_dir, relative)):
                         match = _VIDEO.search(member)
                         if match:
                             videos.setdefault(match.group(1), (relative, member, int(match.group(2))))
@@ -128,7 +131,7 @@ class _Extracted:
         try:
             with tf.io.gfile.GFile(self._path, "rb") as f, zipfile.ZipFile(f) as archive, open(local, "wb") as out:
                 out.write(archive.read(self._member))
-        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError, tf.errors.OpError) as e:
+        except (*_ZIP_ERRORS, KeyError) as e:
             self._folder.cleanup()
             raise BrokenItem(f"{self._path}: cannot extract {self._member}: {e}") from None
         return local
@@ -142,5 +145,5 @@ def _zip_names(path):
     try:
         with tf.io.gfile.GFile(path, "rb") as f, zipfile.ZipFile(f) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, tf.errors.OpError) as e:
+    except _ZIP_ERRORS as e:
         raise UserError(f"{path}: expected a zip file: {e}; download it again") from None

@@ -20,12 +20,15 @@ import io
 import math
 import os
 import re
+import zipfile
+import zlib
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
 from tfvid.data.figures import draw_clip
+from tfvid.data.folders import names_in
 from tfvid.data.mat_file import read_mat
 from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.records import DataError
@@ -295,7 +298,7 @@ class Penn(Preparation):
 
 def _open(folder, actions, options):
     """The kind of source that a folder is."""
-    names = sorted(n.rstrip("/") for n in tf.io.gfile.listdir(folder))
+    names = sorted(names_in(folder))
     arrays = [n for n in names if n.endswith(".npz")]
     if any(name in names for name in LISTS.values()):
         return _ListWindows(folder, names)
@@ -361,9 +364,26 @@ class _ArrayWindows:
             with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as f:
                 self._arrays = {k: f[k] for k in ("poses", "frames", "video_id", "action_id", "bbox", "masks", "split")}
                 self._names = [str(n) for n in f["action_names"]]
-        except (KeyError, ValueError, OSError) as e:
+            self._check()
+        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as e:
             raise UserError(f"{path}: expected windows of poses (poses, frames, video_id, ...): {e}") from None
         self._keep_static = keep_static
+
+    def _check(self):
+        """ValueError unless the arrays are as the class says."""
+        a = self._arrays
+        if a["poses"].ndim != 4 or a["poses"].shape[2:] != (len(JOINTS), 2) or a["poses"].shape[1] < 2:
+            raise ValueError(f"poses of shape {list(a['poses'].shape)}")
+        count, length = a["poses"].shape[:2]
+        wanted = {
+            "frames": (count, length), "video_id": (count,), "action_id": (count,), "split": (count,),
+            "bbox": (count, 4), "masks": (count, length - 1, 4),
+        }  # fmt: skip
+        for key, shape in wanted.items():
+            if a[key].shape != shape or a[key].dtype.kind not in "iuf":
+                raise ValueError(f"{key} {a[key].dtype} {list(a[key].shape)} where numbers {list(shape)} belong")
+        if count and not 0 <= a["action_id"].min() <= a["action_id"].max() < len(self._names):
+            raise ValueError(f"action_id without a name in action_names, of which there are {len(self._names)}")
 
     def videos(self):
         a, found = self._arrays, {}
@@ -398,7 +418,7 @@ class _LabelWindows:
     def videos(self):
         found = {}
         folder = os.path.join(self._folder, "labels")
-        for name in sorted(tf.io.gfile.listdir(folder)):
+        for name in sorted(names_in(folder)):
             match = re.fullmatch(r"(\d+)\.mat", name)
             if not match:
                 continue
@@ -446,6 +466,11 @@ def read_labels(path):
     missing = [k for k in ("action", "x", "y", "visibility", "train") if k not in labels]
     if missing:
         raise DataError(f"{path}: expected Penn Action's variables, missing {', '.join(missing)}")
+    numbers = [labels[k] for k in ("x", "y", "visibility", "train")]
+    if isinstance(labels["action"], np.ndarray) or any(isinstance(n, str) for n in numbers):
+        raise DataError(f"{path}: expected action as text, x, y, visibility and train as numbers")
+    if labels["x"].shape != labels["y"].shape or not labels["train"].size:
+        raise DataError(f"{path}: expected x and y of one shape and a value of train. Received: {labels['x'].shape}")
     poses = np.stack([labels["x"], labels["y"]], axis=-1).astype(np.float64)
     if poses.ndim != 3 or poses.shape[1] != len(JOINTS) or labels["visibility"].shape != poses.shape[:2]:
         raise DataError(f"{path}: expected x, y and visibility [T, {len(JOINTS)}]. Received: x {labels['x'].shape}")

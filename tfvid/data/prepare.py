@@ -12,8 +12,10 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,12 +26,15 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from tfvid.data import records
+from tfvid.data import folder_lock, records
 from tfvid.data.index import OVERHEAD, index_of_entries, save_index
 from tfvid.data.records import INFO_FILE, SPLITS, DataError, DatasetInfo
 from tfvid.errors import UserError
 
 PROGRESS_FOLDER = ".progress"
+MOST_PIXELS = 2**14  # a side of a frame
+# Names of what a preparation writes into the folder of a split.
+_WRITTEN = re.compile(rf"clips-\d+-of-\d+\.tfrecord|{re.escape(records.INDEX_FILE)}|\.tmp-.*")
 
 # Every data set that can be prepared: name -> "module:class".
 PREPARATIONS = {
@@ -177,7 +182,10 @@ def parse_option(option, name, text):
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        return kind(text)
+        value = kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+        return value
     except (KeyError, ValueError):
         raise UserError(f"--{name}: expected a value of type {kind.__name__}. Received: {text!r}") from None
 
@@ -187,8 +195,8 @@ def parse_size(text, name="size"):
     if not text:
         return None
     parts = text.lower().replace(",", "x").split("x")
-    if not 1 <= len(parts) <= 2 or not all(p.strip().isdecimal() and int(p) > 0 for p in parts):
-        raise UserError(f"--{name}: expected a side or WIDTHxHEIGHT in pixels. Received: {text!r}")
+    if not 1 <= len(parts) <= 2 or not all(p.strip().isdecimal() and 0 < int(p) <= MOST_PIXELS for p in parts):
+        raise UserError(f"--{name}: expected a side or WIDTHxHEIGHT in pixels, up to {MOST_PIXELS}. Received: {text!r}")
     return int(parts[0]), int(parts[-1])
 
 
@@ -351,6 +359,7 @@ def prepare(
     name=None,
     items_per_file=None,
     beam_options=None,
+    wait=False,
 ):
     """Prepares a data set; the same call goes on after an interruption.
 
@@ -368,6 +377,7 @@ def prepare(
       items_per_file: work items in one record file; default: as suits the data set.
       beam_options: options of Apache Beam (--runner=NAME,--name=value), which then does the
         work instead of `processes`.
+      wait: for another process that prepares the same folder now, instead of an error.
 
     Returns:
       `DatasetInfo`.
@@ -375,6 +385,8 @@ def prepare(
     prepared = preparation(dataset, source_dir, options or {})
     if encoding not in records.ENCODINGS:
         raise UserError(f"--encoding: expected one of {', '.join(records.ENCODINGS)}. Received: {encoding!r}")
+    if overwrite:
+        _check_apart(source_dir, output_dir)
     encoding = prepared.ENCODING if encoding == "auto" else encoding
     work = beam_work(beam_options) if beam_options else pool_work(processes)
     job = Job(dataset, source_dir, output_dir, prepared.options, encoding)
@@ -383,20 +395,23 @@ def prepare(
         raise UserError(f"{source_dir}: expected videos of the {dataset} data set, found none")
     groups = make_groups(items, items_per_file or prepared.ITEMS_PER_FILE)
     state = {"dataset": dataset, "options": prepared.options, "encoding": encoding, "items": _digest(groups)}
-    done = _begin(output_dir, state, groups, overwrite)
-    if done is None:
+    if not _begin(output_dir, state, groups, overwrite):
         logging.warning("%s: the data set is there already, prepared with the same options", output_dir)
         return DatasetInfo.load(output_dir)
-    _run(
-        job,
-        prepared,
-        [g for g in groups if g.file_name not in done.get(g.split, ())],
-        groups,
-        max_broken,
-        work,
-        progress,
-    )
-    return finish(job, prepared, groups, state, max_broken, name or dataset, progress)
+    with folder_lock.held(output_dir, wait):
+        if tf.io.gfile.exists(os.path.join(output_dir, INFO_FILE)):  # while this process waited
+            return DatasetInfo.load(output_dir)
+        done = _finished(output_dir, groups)
+        _run(
+            job,
+            prepared,
+            [g for g in groups if g.file_name not in done.get(g.split, ())],
+            groups,
+            max_broken,
+            work,
+            progress,
+        )
+        return finish(job, prepared, groups, state, max_broken, name or dataset, progress)
 
 
 def _digest(groups):
@@ -406,19 +421,15 @@ def _digest(groups):
 
 
 def _begin(output_dir, state, groups, overwrite):
-    """Checks the folder; {split: names of finished files}, or None where all is done."""
+    """Checks the folder and makes what is missing in it; False where all is done."""
     info = os.path.join(output_dir, INFO_FILE)
     progress = os.path.join(output_dir, PROGRESS_FOLDER)
     if overwrite:
-        for folder in [*(os.path.join(output_dir, s) for s in SPLITS), progress]:
-            if tf.io.gfile.isdir(folder):
-                tf.io.gfile.rmtree(folder)
-        if tf.io.gfile.exists(info):
-            tf.io.gfile.remove(info)
+        _clear(output_dir)
     if tf.io.gfile.exists(info):
         options = DatasetInfo.load(output_dir).options
         if options.get("preparation") == state:
-            return None
+            return False
         raise UserError(
             f"{info}: another data set, or one of other options, is there; expected an empty folder, or --overwrite"
         )
@@ -438,7 +449,41 @@ def _begin(output_dir, state, groups, overwrite):
         if strangers:
             raise UserError(f"{output_dir}: expected an empty folder, found {strangers[0]}; or use --overwrite")
         records.write_atomically(path, json.dumps(state))
-    return _finished(output_dir, groups)
+    return True
+
+
+def _clear(output_dir):
+    """Removes a data set, or one that was begun; UserError where files lie there that `prepare` never wrote."""
+    files = {}
+    for split in SPLITS:
+        folder = os.path.join(output_dir, split)
+        files[folder] = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+        strangers = sorted(n for n in files[folder] if not _WRITTEN.fullmatch(n.rstrip("/")))
+        if strangers:
+            raise UserError(
+                f"--overwrite: expected a prepared data set in {output_dir}. Received: {os.path.join(folder, strangers[0])},"
+                " which would be lost"
+            )
+    info, progress = (os.path.join(output_dir, name) for name in (INFO_FILE, PROGRESS_FOLDER))
+    if not (tf.io.gfile.exists(info) or tf.io.gfile.isdir(progress) or any(files.values())):
+        return
+    with folder_lock.held(output_dir):
+        if tf.io.gfile.exists(info):
+            tf.io.gfile.remove(info)
+        for folder, names in files.items():
+            for name in names:
+                tf.io.gfile.remove(os.path.join(folder, name))
+        if tf.io.gfile.isdir(progress):
+            tf.io.gfile.rmtree(progress)
+
+
+def _check_apart(source_dir, output_dir):
+    """UserError where the records would replace those that they are made from."""
+    if source_dir is None:
+        return
+    source, output = (p.rstrip("/") if "://" in p else os.path.realpath(p) for p in map(os.fspath, (source_dir, output_dir)))
+    if source == output:
+        raise UserError(f"--overwrite: expected --output_dir to be another folder than --source_dir. Received: {output_dir}")
 
 
 def _record_names(folder):

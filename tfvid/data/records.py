@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from tfvid.data import video_files
 from tfvid.errors import UserError
+from tfvid.hparams import HParams, HParamsError
 
 SPLITS = ("train", "val", "test")
 INFO_FILE = "dataset_info.json"
@@ -293,6 +294,7 @@ class DatasetInfo:
                 fields[name] = Field(shape, entry.get("encoding"))
             if "images" not in fields or len(fields["images"].shape) != 3:
                 raise DataError(f"{path}: schema: expected images [T, H, W, C]. Received: {sorted(fields)}")
+            _check_document(document, fields, path)
             return cls(
                 name=str(document["name"]),
                 source=document["source"],
@@ -309,6 +311,34 @@ class DatasetInfo:
             if isinstance(e, UserError):
                 raise
             raise DataError(f"{path}: expected what prepare_data writes; {type(e).__name__}: {e}") from None
+
+
+def _check_document(document, fields, path):
+    """DataError where a value of dataset_info.json, which a user may have edited, is none that `save` writes."""
+
+    def require(ok, where, expected, received):
+        if not ok:
+            raise DataError(f"{path}: {where}: expected {expected}. Received: {received!r}")
+
+    encoding = fields["images"].encoding
+    require(encoding in ("raw", "png", "jpeg"), "schema: images: encoding", "raw, png or jpeg", encoding)
+    for name, field in fields.items():
+        ok = all(size >= (name == "images") for size in field.shape)
+        require(ok, f"schema: {name}: shape", "positive sizes", list(field.shape))
+    fps, length = document["fps"], document.get("clip_length")
+    require(fps is None or (type(fps) in (int, float) and fps >= 0), "fps", "a number or null", fps)
+    require(length is None or (type(length) is int and length > 0), "clip_length", "an integer or null", length)
+    for split, entry in document["splits"].items():
+        require(split in SPLITS, "splits", f"{', '.join(SPLITS)}", split)
+        for name, file in entry["files"].items():
+            for key in ("clips", "bytes"):
+                require(type(file[key]) is int, f"splits: {split}: {name}: {key}", "an integer", file[key])
+    for key, names in document.get("labels", {}).items():
+        require(isinstance(names, list), f"labels: {key}", "a list of names", names)
+    try:
+        HParams().with_dataset_defaults(document["defaults"])
+    except HParamsError as e:
+        raise DataError(f"{path}: defaults: {e}") from None
 
 
 def read_json(path):
@@ -337,9 +367,14 @@ def is_folder(path):
 def write_atomically(path, text):
     """Writes under another name, then renames: readers never see half a file."""
     temporary = temporary_name(path)
-    with tf.io.gfile.GFile(temporary, "w") as f:
-        f.write(text)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    try:
+        with tf.io.gfile.GFile(temporary, "w") as f:
+            f.write(text)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except BaseException:
+        if tf.io.gfile.exists(temporary):
+            tf.io.gfile.remove(temporary)
+        raise
 
 
 def temporary_name(path):

@@ -149,14 +149,22 @@ def usable_rows(text, mapping, path="split file"):
     Left out: rows with anything in `err` (also "False", as in the original), other
     templates, another number of instances, nouns without a class.
     """
-    reader = csv.DictReader(io.StringIO(text))
+    try:
+        return _usable_rows(csv.DictReader(io.StringIO(text)), mapping, path)
+    except (csv.Error, ValueError) as e:
+        if isinstance(e, DataError):
+            raise
+        raise DataError(f"{path}: expected a table of comma separated values: {e}") from None
+
+
+def _usable_rows(reader, mapping, path):
     missing = [c for c in ("id", "template", "placeholders", "nr_instances") if c not in (reader.fieldnames or [])]
     if missing:
         raise DataError(f"{path}: expected the columns id, template, placeholders, nr_instances; no {missing[0]!r}")
     rows = []
     for row in reader:
         action = row["template"]
-        if row.get("err") or action not in ACTIONS or not row["nr_instances"]:
+        if row.get("err") or action not in ACTIONS or not row["nr_instances"] or not row["id"]:
             continue
         if float(row["nr_instances"]) != ACTIONS[action]:
             continue
@@ -179,7 +187,7 @@ def read_annotation(folder, key):
             frames = json.loads(read_bytes(f"{stem}.json"))
         else:
             frames = read_pickle(io.BytesIO(read_bytes(f"{stem}.pkl")), constructors={})
-    except (PickleError, ValueError) as e:
+    except (PickleError, ValueError, RecursionError) as e:
         raise BrokenItem(f"{key}: boxes: expected a list of plain values: {e}") from None
     return unique_frames(frames, key)
 
@@ -191,9 +199,9 @@ def unique_frames(frames, key):
         for frame in frames:
             for label in frame["labels"]:
                 corners = [label["box2d"][k] for k in ("x1", "y1", "x2", "y2")]
-                if not all(type(c) in (int, float) and math.isfinite(c) for c in corners):
+                if not all(type(c) in (int, float) and abs(c) < 2**31 for c in corners):
                     raise ValueError(f"box {corners}")
-                _ = label["category"], label["standard_category"], label["gt_annotation"]
+                _ = hash((label["category"], label["standard_category"], label["gt_annotation"]))
             if not isinstance(frame["name"], str) or ".." in frame["name"] or os.path.isabs(frame["name"]):
                 raise ValueError(f"name {frame['name']!r}")
             found.setdefault(frame["name"], frame)

@@ -12,7 +12,7 @@ from tfvid.data.formats import ReadOptions, clip_length, clip_spec
 from tfvid.data.google_robot import GoogleRobotFormat
 from tfvid.data.index import build_index, save_index
 from tfvid.data.kth_records import KthFormat, Ucf101Format
-from tfvid.data.prepare import PREPARATIONS, prepare
+from tfvid.data.prepare import PREPARATIONS, PROGRESS_FOLDER, prepare
 from tfvid.data.records import INFO_FILE, SPLITS, DataError, data_error_line, is_folder
 from tfvid.data.softmotion import BairFormat, CartgripperFormat
 from tfvid.data.sv2p import Sv2pFormat
@@ -52,9 +52,9 @@ def open_source(dataset, input_dir=None, skip_corrupt=False):
       DataError: no such folder, or nothing in it that can be read.
     """
     folder = os.fspath(input_dir) if input_dir else os.path.join("data", dataset)
-    if dataset in DEMOS and not tf.io.gfile.exists(folder):
+    if dataset in DEMOS and _not_made(folder):
         logging.warning("%s: making the data set %s (a few seconds)", folder, dataset)
-        prepare(dataset, None, folder, processes=0, progress=False)
+        prepare(dataset, None, folder, processes=0, progress=False, wait=True)
     if not is_folder(folder):
         raise DataError(
             f"{folder}: expected the {dataset} data set, found no such folder; {how_to_get(dataset, folder)}"
@@ -68,6 +68,14 @@ def open_source(dataset, input_dir=None, skip_corrupt=False):
             f" {how_to_get(dataset, folder)}"
         )
     return Source(dataset, folder, FORMATS[dataset](folder), skip_corrupt)
+
+
+def _not_made(folder):
+    """Whether a generated data set is not there, or was begun and interrupted."""
+    if not tf.io.gfile.exists(folder):
+        return True
+    begun = tf.io.gfile.exists(os.path.join(folder, PROGRESS_FOLDER))
+    return begun and not tf.io.gfile.exists(os.path.join(folder, INFO_FILE))
 
 
 def how_to_get(dataset, folder):
@@ -190,9 +198,24 @@ class Source:
         index = build_index(files)
         if not len(index):
             raise DataError(f"{files[0]}: expected records, found an empty file")
+        if self.info:
+            self._compare_counts(split, index)
         if self._skip_corrupt:
             index = index.take(np.flatnonzero(sound_records(self.format, self._layout(), index)))
         return index
+
+    def _compare_counts(self, split, index):
+        """Says so where the files hold other clips than were written; an empty file is an error."""
+        entry = self.info.splits.get(split, {"clips": 0, "files": {}})
+        for file, clips in zip(index.files, np.bincount(index.file, minlength=len(index.files))):
+            written = entry["files"].get(os.path.basename(file), {"clips": 0})["clips"]
+            if written and not clips and not self._skip_corrupt:
+                raise DataError(f"{file}: expected {written} clips as {INFO_FILE} says, found an empty file")
+        if len(index) != entry["clips"]:
+            logging.warning(
+                "%s: %d clips, %s says %d; prepare_data.py --verify names the file", os.path.dirname(index.files[0]),
+                len(index), INFO_FILE, entry["clips"],
+            )  # fmt: skip
 
     def _eligible(self, split, options):
         """The index of the records that are long enough for a clip."""

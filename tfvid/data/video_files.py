@@ -17,14 +17,25 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageSequence
 
+from tfvid.data.folders import names_in
 from tfvid.errors import UserError
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
+FPS_LIMITS = (0.01, 1000.0)  # a GIF's frame stays for 655 seconds at most
+
+
 class VideoError(UserError):
     """A video file or image that cannot be read; the message names the file."""
+
+
+def check_fps(fps, name="--fps", low=FPS_LIMITS[0]):
+    """UserError unless a video can be written at `fps` frames per second; low=0: or read."""
+    high = FPS_LIMITS[1]
+    if not low <= fps <= high:
+        raise UserError(f"{name}: expected a number from {low:g} to {high:g}. Received: {fps}")
 
 
 def encode_gif(frames, fps):
@@ -111,8 +122,7 @@ def open_video(path):
     elif not tf.io.gfile.exists(path):
         raise VideoError(f"{path}: expected a video file or a folder of frames, found nothing")
     elif path.lower().endswith(".gif"):
-        frames, fps = _read_gif(path)
-        yield iter(frames), fps
+        yield _read_gif(path)
     else:
         with _local_copy(path) as local, _quiet_opencv():
             capture = cv2.VideoCapture(local, cv2.CAP_FFMPEG)
@@ -148,7 +158,7 @@ def read_bytes(path):
 
 def frame_files(folder):
     """Names of the images in a folder, in the order of the numbers in them."""
-    names = [n for n in tf.io.gfile.listdir(folder) if n.lower().endswith(IMAGE_SUFFIXES)]
+    names = [n for n in names_in(folder) if n.lower().endswith(IMAGE_SUFFIXES)]
     return sorted(names, key=natural_key)
 
 
@@ -245,10 +255,10 @@ def _read_gif(path):
         raise VideoError(f"{path}: expected a GIF, it has no frame")
     shortest = min(durations)  # milliseconds
     if not shortest:
-        return np.stack(frames), None
+        return iter(frames), None
     # Writers merge equal frames into one of longer duration; they are told apart again.
     repeats = [max(round(d / shortest), 1) for d in durations]
-    return np.repeat(np.stack(frames), repeats, axis=0), 1000.0 / shortest
+    return itertools.chain.from_iterable(map(itertools.repeat, frames, repeats)), 1000.0 / shortest
 
 
 def _opencv_frames(capture, path):
@@ -273,7 +283,7 @@ def _opencv_frames(capture, path):
 @contextlib.contextmanager
 def _local_copy(path):
     if "://" not in path:
-        yield path
+        yield os.path.abspath(path)  # FFmpeg takes what stands before a colon for a protocol
         return
     with tempfile.TemporaryDirectory() as folder:
         local = os.path.join(folder, os.path.basename(path))
@@ -295,6 +305,11 @@ def _quiet_opencv():
 
 def _rgb_over_white(image):
     """A Pillow image as uint8 [H, W, 3]; a transparent one is laid over white."""
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip at 255
+        grey = np.clip(np.asarray(image, np.int64), 0, 65535)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating point numbers of unknown range")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

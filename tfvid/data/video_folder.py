@@ -3,11 +3,11 @@
 import os
 
 import numpy as np
-import tensorflow as tf
 
+from tfvid.data.folders import walk
 from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, parse_size, split_of_fractions
 from tfvid.data.records import SPLITS
-from tfvid.data.video_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_video, resize_frames
+from tfvid.data.video_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_fps, natural_key, open_video, resize_frames
 from tfvid.errors import UserError
 
 
@@ -35,8 +35,7 @@ class VideoFolder(Preparation):
             raise UserError(f"--clip_length: expected 0 or at least 2. Received: {options['clip_length']}")
         if not 0 <= options["overlap"] < max(options["clip_length"], 1):
             raise UserError(f"--overlap: expected 0 <= overlap < clip_length. Received: {options['overlap']}")
-        if options["fps"] < 0:
-            raise UserError(f"--fps: expected a number >= 0. Received: {options['fps']}")
+        check_fps(options["fps"], low=0)
         split_of_fractions([], options["val"], options["test"])
 
     def items(self):
@@ -102,9 +101,8 @@ class VideoFolder(Preparation):
 def find_videos(folder):
     """Paths below `folder`, relative and with "/", of video files and folders of frames."""
     found = []
-    for root, _, files in tf.io.gfile.walk(folder):
-        relative = root[len(folder) :].strip("/").replace(os.sep, "/")
-        videos = [f for f in files if f.lower().endswith(VIDEO_SUFFIXES) and not f.startswith(".")]
+    for relative, files in walk(folder):
+        videos = [f for f in files if f.lower().endswith(VIDEO_SUFFIXES)]
         found += [f"{relative}/{f}" if relative else f for f in videos]
         if relative and any(f.lower().endswith(IMAGE_SUFFIXES) for f in files):
             found.append(relative)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from tfvid.data.video_files import encode_png, read_image, write_gif
+from tfvid.data.video_files import check_fps, encode_png, read_image, write_gif
 from tfvid.errors import UserError
 from tfvid.evaluation import runs
 from tfvid.evaluation.samples import to_uint8
@@ -51,8 +51,7 @@ def compose_graph(checkpoint, request, output_dir, input_dir=None, report=print)
         raise UserError(f"--checkpoint: expected a run of ag2vid for --graph. Received: one of {trial.run.model_name}")
     if (request.image is None) == (request.clip is None):
         raise UserError("--graph: expected a first frame, either --image=FILE or --clip=NUMBER. Received: both or none")
-    if request.fps <= 0:
-        raise UserError(f"--fps: expected a positive number. Received: {request.fps}")
+    check_fps(request.fps)
     image, scene = _first_frame(trial, request, input_dir)
     graph = action_graph.read(request.graph, vocabulary_of(trial, input_dir), scene)
     runs.prepare_folder(output_dir)

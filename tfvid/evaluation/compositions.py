@@ -7,7 +7,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfvid.data.video_files import encode_png, read_image, resize_frames, write_gif
+from tfvid.data.video_files import check_fps, encode_png, read_image, resize_frames, write_gif
 from tfvid.errors import UserError
 from tfvid.evaluation import runs
 from tfvid.evaluation.pages import Page
@@ -126,6 +126,7 @@ def compose(model, plan, images):
 def compose_file(checkpoint, controls, output_dir, input_dir=None, report=print):
     """`scripts/generate.py --controls`: reads, generates, writes; returns the page's path."""
     plan = control_file.read(controls)
+    check_fps(plan.fps, f"{controls}: fps")
     trial, model = open_model(checkpoint)
     grid = grid_of(model)
     images = read_images(plan, grid, lambda: runs.open_data([trial], input_dir), trial.run.hparams)

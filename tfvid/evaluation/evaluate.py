@@ -7,6 +7,7 @@ import time
 import tensorflow as tf
 
 import tfvid
+from tfvid.data.video_files import check_fps
 from tfvid.errors import UserError
 from tfvid.evaluation import reports, runs, set_metrics, step_metrics, tables
 from tfvid.evaluation.frame_files import EvaluationFrames
@@ -86,8 +87,7 @@ def _check(request):
             raise UserError(f"--{name}: expected at least 1. Received: {getattr(request, name)}")
     if request.num_videos < 0:
         raise UserError(f"--num_videos: expected at least 1, or 0 for all. Received: {request.num_videos}")
-    if request.fps <= 0:
-        raise UserError(f"--fps: expected a positive number. Received: {request.fps}")
+    check_fps(request.fps)
 
 
 def _check_names(names):

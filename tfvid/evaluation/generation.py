@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvid.data.records import read_json, write_atomically
-from tfvid.data.video_files import encode_png, write_gif
+from tfvid.data.video_files import check_fps, encode_png, write_gif
 from tfvid.errors import UserError
 from tfvid.evaluation import runs
 from tfvid.evaluation.frame_files import bordered, displayable
@@ -49,8 +49,7 @@ def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip
     """
     (trial,) = runs.open_trials([checkpoint])
     runs.check_horizon(request.horizon)
-    if request.fps <= 0:
-        raise UserError(f"--fps: expected a positive number. Received: {request.fps}")
+    check_fps(request.fps)
     if request.num_videos < 0:
         raise UserError(f"--num_videos: expected at least 1, or 0 for all. Received: {request.num_videos}")
     i, n = request.shard

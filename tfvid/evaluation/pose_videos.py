@@ -66,9 +66,10 @@ def read_person(model, pose_file, action_class, image_file=None, crop=None, fram
 
 def read_pose(path, joints):
     """float64 [joints, 2] from a JSON list of [x, y]."""
+    content = read_bytes(path)
     try:
-        pose = np.array(json.loads(read_bytes(path)), np.float64)
-    except (ValueError, TypeError):
+        pose = np.array(json.loads(content), np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise UserError(f"{path}: expected a JSON list of {joints} pairs [x, y] in pixels") from None
     if pose.shape != (joints, 2) or not np.isfinite(pose).all():
         raise UserError(f"{path}: expected {joints} pairs [x, y] in pixels. Received: shape {list(pose.shape)}")

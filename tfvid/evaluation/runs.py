@@ -43,11 +43,21 @@ def open_trials(paths):
         raise UserError("--checkpoint: expected a run folder. Received: none")
     found = []
     for path in paths:
-        match = re.fullmatch(r"(.+?)/checkpoints/ckpt-(\d+)(\.index)?/?", path)
-        folder, step = (match[1], int(match[2])) if match else (path.rstrip("/") or path, None)
+        folder, step = folder_and_step(path)
         found.append((RunFolder.open(folder), step))
     labels = _labels([(run.path, step) for run, step in found])
     return [Trial(run, step, label) for (run, step), label in zip(found, labels)]
+
+
+def folder_and_step(path):
+    """(run folder, step or None) of a run folder or a checkpoint in it."""
+    match = re.fullmatch(r"(.+?)/checkpoints/(?:best/)?ckpt-(\d+)(\.index)?/?", path)
+    return (match[1], int(match[2])) if match else (path.rstrip("/") or path, None)
+
+
+def default_folder(checkpoint, *names):
+    """Where results of a run folder, or of a checkpoint in it, are written: RUN/<names>."""
+    return os.path.join(folder_and_step(checkpoint)[0], *names)
 
 
 def _labels(runs):
@@ -103,7 +113,7 @@ def check_horizon(horizon):
 def parse_shard(text):
     """"i/n" of --shard -> (i, n)."""
     first, slash, second = text.partition("/")
-    if not slash or not (first.isdigit() and second.isdigit()):
+    if not slash or not (first.isdecimal() and second.isdecimal()):
         raise UserError(f"--shard: expected i/n, for example 0/4. Received: {text!r}")
     return int(first), int(second)
 

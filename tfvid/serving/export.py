@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import tfvid
 from tfvid.errors import UserError
+from tfvid.hparams import read_json_object
 
 # They run a Python function of the process that made the graph; no server has it.
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
@@ -108,14 +109,34 @@ def read_signatures(path):
     Args:
       path: folder of one version.
     """
-    with tf.io.gfile.GFile(os.path.join(path, "saved_model.pb"), "rb") as f:
-        saved = saved_model_pb2.SavedModel.FromString(f.read())
-    signatures = saved.meta_graphs[0].signature_def
+    file = os.path.join(path, "saved_model.pb")
+    if not tf.io.gfile.exists(file):
+        raise UserError(f"{path}: expected a SavedModel (saved_model.pb, variables/), found none")
+    with tf.io.gfile.GFile(file, "rb") as f:
+        content = f.read()
+    try:
+        signatures = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].signature_def
+    except Exception:  # protobuf's DecodeError is not public in every release; IndexError of an empty file
+        raise UserError(f"{file}: expected a SavedModel, cannot read it: truncated or of another kind") from None
     return {
         name: {"inputs": _table(signatures[name].inputs), "outputs": _table(signatures[name].outputs)}
         for name in sorted(signatures)
         if name not in INTERNAL_SIGNATURES
     }
+
+
+def read_description(path):
+    """What `export` wrote beside the graph: {"model", "hparams", ...}; UserError where it is missing or edited.
+
+    Args:
+      path: folder of one version.
+    """
+    file = os.path.join(path, "assets.extra", "tfvid.json")
+    description = read_json_object(file)
+    for key, kind in (("model", str), ("hparams", dict)):
+        if not isinstance(description.get(key), kind):
+            raise UserError(f"{file}: expected {key} as export wrote it. Received: {description.get(key)!r}")
+    return description
 
 
 def versions(export_dir):

@@ -91,7 +91,10 @@ def _from_saved_model(path):
     signatures = read_signatures(path)
     if not {"start", "step"} <= set(signatures):
         raise UserError(f"{path}: expected the signatures start and step, found {', '.join(sorted(signatures))}")
-    served = tf.saved_model.load(path)
+    try:
+        served = tf.saved_model.load(path)
+    except (tf.errors.OpError, OSError, ValueError) as e:
+        raise UserError(f"{path}: expected a SavedModel, cannot read it: {' '.join(str(e).split())[:300]}") from None
     start, step = served.signatures["start"], served.signatures["step"]
     shape = signatures["start"]["inputs"]["images"]["shape"]
     dimension = signatures["step"]["inputs"]["variation"]["shape"][1]
@@ -106,11 +109,10 @@ def _from_saved_model(path):
 
 def _actions_count(path):
     """From the description that `export` writes beside the graph."""
-    from tfvid.hparams import read_json_object
+    from tfvid.serving.export import read_description
 
-    description = read_json_object(os.path.join(path, "assets.extra", "tfvid.json"))
     try:
-        return int(description["hparams"]["actions_count"])
+        return int(read_description(path)["hparams"]["actions_count"])
     except (KeyError, TypeError):
         raise UserError(f"{path}/assets.extra/tfvid.json: expected hparams with actions_count") from None
 

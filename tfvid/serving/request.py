@@ -4,8 +4,10 @@ The body is the column form, `{"signature_name": ..., "inputs": {name: value}}`:
 input once, with its batch axis, since `seed` is one number for the whole request.
 """
 
+import http.client
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 
@@ -115,13 +117,15 @@ def send(url, text, timeout=300):
       text: JSON text of the request.
       timeout: seconds to wait.
     """
+    if not re.match("https?://.", url):
+        raise UserError(f"--url: expected http://HOST:PORT/v1/models/NAME:predict. Received: {url!r}")
     request = urllib.request.Request(url, text.encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             answer = json.loads(response.read())
     except urllib.error.HTTPError as e:
         raise UserError(f"{url}: the server refused the request: {e.read().decode(errors='replace')[:300]}") from None
-    except (urllib.error.URLError, TimeoutError, ValueError) as e:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError) as e:
         raise UserError(f"{url}: expected a TensorFlow Serving REST server: {getattr(e, 'reason', e)}") from None
     outputs = answer.get("outputs") if isinstance(answer, dict) else None
     if outputs is None:

@@ -39,7 +39,7 @@ def best_step(rows, hparams):
         have = ", ".join(k for k in rows[-1] if k != "step")
         raise UserError(f"monitor: expected one of the validation's metrics, {have}. Received: {hparams.monitor!r}")
     sign = 1 if hparams.monitor_mode == "min" else -1
-    values = [sign * float(row[hparams.monitor]) for row in rows]
+    values = [sign * float(row.get(hparams.monitor) or "nan") for row in rows]
     finite = [v if v == v else float("inf") for v in values]  # NaN is never the best
     index = finite.index(min(finite))
     return int(rows[index]["step"]), len(rows) - 1 - index

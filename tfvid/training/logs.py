@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfvid.data.records import write_atomically
 from tfvid.data.video_files import encode_gif, encode_png
+from tfvid.errors import UserError
 
 
 class Board:
@@ -92,8 +93,14 @@ class MetricsTable:
         self.path, self.rows = path, []
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path, "r") as f:
-                rows = list(csv.DictReader(io.StringIO(f.read())))
-            self.rows = [r for r in rows if int(r["step"]) <= last_step]
+                text = f.read()
+            try:
+                rows = list(csv.DictReader(io.StringIO(text)))
+                self.rows = [r for r in rows if int(r["step"]) <= last_step]
+            except (csv.Error, KeyError, TypeError, ValueError):
+                raise UserError(
+                    f"{path}: expected a row for each validation, with its step; move the file, the run goes on without it"
+                ) from None
             if len(self.rows) < len(rows):
                 self._write()
 

@@ -4,6 +4,7 @@ What can fail cheaply is checked first. What a run goes on from, in order of pre
 the last checkpoint of its own folder; the weights of --checkpoint; fresh weights.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvid import models
+from tfvid.data import folder_lock
 from tfvid.data import source as source_lib
 from tfvid.data.records import data_error_line
 from tfvid.errors import UserError
@@ -82,6 +84,13 @@ def train(options, stream=None):
     strategy = strategy_lib.make(setting.kind, setting.devices)
     setting = with_data(setting)
     run, last_step = open_run(setting)
+    with folder_lock.held(run.path) if setting.writes else contextlib.nullcontext():
+        return go_on(setting, strategy, run, last_step, stream)
+
+
+def go_on(setting, strategy, run, last_step, stream=None):
+    """Trains in an open run folder, from `last_step` or its beginning; returns a `Result`."""
+    options = setting.options
     progress = Progress(setting.hparams.max_steps, last_step, setting.hparams.batch_size, stream)
     say = progress.note if setting.writes else lambda text: None
     if last_step >= setting.hparams.max_steps:
@@ -183,6 +192,7 @@ def open_run(setting):
     fresh = (path, options.model, setting.hparams, setting.spec, options.seed)
     if not tf.io.gfile.exists(os.path.join(path, "run.json")):
         others = set(tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []) - {"hparams.json"}
+        others = [name for name in others if not name.startswith(".tmp-")]  # of a write that was cut off
         if others and setting.writes:
             raise UserError(f"--output_dir: expected a run folder or an empty one. Received: {path} with {min(others)}")
         return (RunFolder.create(*fresh, **more) if setting.writes else RunFolder.planned(*fresh, **more)), 0

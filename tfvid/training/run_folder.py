@@ -6,6 +6,7 @@ checkpoints/   ckpt-<step>: weights, optimisers, step; best/: the best weights b
 train/ val/    TensorBoard
 metrics.csv    one line for each validation
 samples/       GIFs
+.lock          held by the process that trains
 """
 
 import json
@@ -60,8 +61,16 @@ class RunFolder:
         missing = [k for k in ("model", "seed", "spec") if k not in info]
         if missing:
             raise UserError(f"{path}/run.json: expected the keys model, seed and spec, missing {', '.join(missing)}")
+        _check_types(info, f"{path}/run.json")
         cls_hparams = models.model_class(info["model"]).HPARAMS
-        return cls(path, info, cls_hparams.load(os.path.join(path, "hparams.json")))
+        run = cls(path, info, cls_hparams.load(os.path.join(path, "hparams.json")))
+        try:
+            images = run.spec.get("images")
+        except (KeyError, TypeError, ValueError) as e:
+            raise UserError(f"{path}/run.json: spec: expected a shape and a dtype for each key: {e}") from None
+        if images is not None and images.shape.rank != 4:
+            raise UserError(f"{path}/run.json: spec: expected images [T, H, W, C]. Received: {images.shape}")
+        return run
 
     def differences(self, other, changeable=()):
         """In words, where `other` has another model, seed, data or hyper-parameters; "" where nowhere.
@@ -108,6 +117,19 @@ class RunFolder:
         """Writes weights and step as the only checkpoint, for converters; returns its path."""
         manager = tf.train.CheckpointManager(checkpoint_of(model, optimizers=False), self.checkpoints, max_to_keep=1)
         return manager.save(checkpoint_number=int(model.step.numpy()))
+
+
+def _check_types(info, path):
+    """UserError where a value of run.json, which a user may have edited, has another type."""
+    kinds = {
+        "model": str, "seed": int, "spec": dict, "dataset": (str, type(None)), "input_dir": (str, type(None)),
+        "labels": (dict, type(None)),
+    }  # fmt: skip
+    for key, kind in kinds.items():
+        if key in info and not isinstance(info[key], kind):
+            words = {str: "a string", int: "an integer", dict: "an object"}
+            expected = words[kind[0] if isinstance(kind, tuple) else kind]
+            raise UserError(f"{path}: {key}: expected {expected}. Received: {info[key]!r}")
 
 
 def weights_path(path):

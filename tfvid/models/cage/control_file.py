@@ -23,6 +23,7 @@ Sampling options: see OPTIONS; without one, the model's own.
 
 import dataclasses
 import json
+import math
 import os
 
 from tfvid.errors import UserError
@@ -250,9 +251,11 @@ class _Checker:
 
     def typed(self, value, where, kind):
         names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        if type(value) is int and abs(value) >= 2**63:
+            self.fail(where, f"{names.get(kind)} of 64 bits", value)
         if kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
             self.fail(where, names[kind], value)
         return value
 
@@ -266,4 +269,7 @@ class _Checker:
     def numbers(self, value, where, count, kind=float):
         if not isinstance(value, list) or len(value) != count:
             self.fail(where, f"{count} numbers", value)
-        return tuple(self.typed(v, where, kind) for v in value)
+        found = tuple(self.typed(v, where, kind) for v in value)
+        if any(abs(v) > 2**20 for v in found):
+            self.fail(where, f"numbers up to {2**20}", value)
+        return found

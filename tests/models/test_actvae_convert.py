@@ -12,10 +12,10 @@ from tfvid import models
 from tfvid.conversion.assign import assign
 from tfvid.conversion.convert import Request, convert
 from tfvid.errors import UserError
+from tfvid.evaluation import runs
 from tfvid.models.actvae import convert as actvae
 from tfvid.models.actvae import convert_p2i as p2i
 from tfvid.models.actvae.hparams import ActVAEHParams, ActVAEP2IHParams
-from tfvid.training.run_folder import RunFolder
 
 FOLDER = next(
     (r / "actvae" / "checkpoints" for r in (BESIDE, BUNDLED) if (r / "actvae" / "checkpoints").is_dir()), None
@@ -58,7 +58,9 @@ def test_convert_writes_a_run_folder(tmp_path, form):
     )
     _, report = convert(request)
     assert len(report.assigned) == 8
-    model = RunFolder.open(request.output_dir).load_model()
+    (trial,) = runs.open_trials([request.output_dir])
+    assert (trial.context, trial.default_horizon) == (1, 4)  # though no data set is there to say so
+    model = trial.run.load_model()
     finished = {int(f.stem.rpartition("_")[2]) + 1 for f in (FOLDER / f"actvae_{form}").glob("*_im_encode_*.pt")}
     assert {int(model.step)} == finished
     cell = model.pose_network.temporal_vae.cell

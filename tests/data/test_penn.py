@@ -183,6 +183,8 @@ def test_letterbox_keeps_the_aspect_and_clips():
     assert (image[:, 8:24] == 7).all() and (image[:, :8] == penn.PADDING).all()
     with pytest.raises(DataError, match="crop box"):
         penn.Letterbox.of((10, 5, 10, 45), 32)
+    with pytest.raises(DataError, match="fills a pixel of 32x32"):
+        penn.Letterbox.of((10, 5, 11, 205), 32)
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,15 @@ def test_mistakes_are_one_line(options, message):
         models.build("actvae", hparams(**options), spec())
 
 
+def test_classes_of_the_data_and_clips_as_long_as_there_are():
+    hparams(num_actions=3).check_labels({"action_class": ["a", "b", "c"]})
+    with pytest.raises(UserError, match="num_actions: expected at least 4, the data's. Received: num_actions=3"):
+        hparams(num_actions=3).check_labels({"action_class": ["a", "b", "c", "d"]})
+    assert hparams(sequence_length=0).replace(sequence_length=6).targets == 5
+    with pytest.raises(UserError, match="sequence_length: expected at least 6"):
+        hparams(sequence_length=0).replace(sequence_length=5)
+
+
 def test_served_model_equals_generate(batch, tmp_path):
     model = build(**RESIDUAL)
     for variable in model.weights:  # an untrained residual head gives zeros

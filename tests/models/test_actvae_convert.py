@@ -12,10 +12,10 @@ from tfvid import models
 from tfvid.conversion.assign import assign
 from tfvid.conversion.convert import Request, convert
 from tfvid.errors import UserError
+from tfvid.evaluation import runs
 from tfvid.models.actvae import convert as actvae
 from tfvid.models.actvae import convert_p2i as p2i
 from tfvid.models.actvae.hparams import ActVAEHParams, ActVAEP2IHParams
-from tfvid.training.run_folder import RunFolder
 
 FOLDER = next(
     (r / "actvae" / "checkpoints" for r in (BESIDE, BUNDLED) if (r / "actvae" / "checkpoints").is_dir()), None
@@ -58,8 +58,11 @@ def test_convert_writes_a_run_folder(tmp_path, form):
     )
     _, report = convert(request)
     assert len(report.assigned) == 8
-    model = RunFolder.open(request.output_dir).load_model()
-    assert int(model.step) == 1235
+    (trial,) = runs.open_trials([request.output_dir])
+    assert (trial.context, trial.default_horizon) == (1, 4)  # though no data set is there to say so
+    model = trial.run.load_model()
+    finished = {int(f.stem.rpartition("_")[2]) + 1 for f in (FOLDER / f"actvae_{form}").glob("*_im_encode_*.pt")}
+    assert {int(model.step)} == finished
     cell = model.pose_network.temporal_vae.cell
     np.testing.assert_array_equal(cell.kernel, expected("actvae")["image_enc_vae.rnn.weight_ih_l0"].T)
 
@@ -104,6 +107,17 @@ def test_a_missing_network_is_named(tmp_path):
             shutil.copy(source, tmp_path / source.name)
     with pytest.raises(UserError, match="im_encode_content"):
         actvae.read_source(os.fspath(tmp_path))
+
+
+def test_networks_trained_on_several_gpus(monkeypatch):
+    source = os.fspath(FOLDER / "actvae_zip")
+    plain, read = actvae.read_source(source), actvae.torch_file.read
+
+    def read_prefixed(path):
+        return {"a": {f"module.{k}": v for k, v in read(path)["a"].items()}}
+
+    monkeypatch.setattr(actvae.torch_file, "read", read_prefixed)
+    assert actvae.read_source(source).keys() == plain.keys()
 
 
 def test_residual_models_have_no_original():

@@ -1,12 +1,16 @@
 """The pose-to-image stage at tiny sizes. The recordings are in tests/parity."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.serving import harness
 from tfvid import models
+from tfvid.data.video_files import encode_png
 from tfvid.errors import UserError
+from tfvid.evaluation.pose_videos import read_person, write_video
 from tfvid.models.actvae.hparams import ActVAEHParams, ActVAEP2IHParams
 from tfvid.models.draws import StatelessDraws
 from tfvid.serving.export import export
@@ -123,10 +127,44 @@ def test_vgg_is_asked_for_before_the_first_step():
 
 
 def test_frames_of_other_sizes_are_refused():
-    spec = {**SPEC, "images": tf.TensorSpec([6, 20, 24, 3], tf.uint8)}
+    spec = {**SPEC, "images": tf.TensorSpec([6, 18, 24, 3], tf.uint8)}
     hparams = ActVAEP2IHParams(**SIZES, ngf=2, g_blocks=1, ndf=2, d_blocks=0, vgg_weight=0.0)
-    with pytest.raises(UserError, match=r"multiples of 8 .*20, 24, 3"):
+    with pytest.raises(UserError, match=r"multiples of 4 .*18, 24, 3"):
         models.build("actvae_p2i", hparams, spec)
+
+
+def test_sides_that_the_discriminator_halves_to_odd_ones(batch):
+    images = tf.concat([batch["images"]] * 2, 2)[:, :, :20, :20]
+    spec = {**SPEC, "images": tf.TensorSpec([6, 20, 20, 3], tf.uint8)}
+    hparams = ActVAEP2IHParams(
+        **SIZES, ngf=2, g_blocks=1, ndf=2, d_blocks=1, vgg_weights="random", vgg_widths=(2, 2, 2, 2, 2)
+    )
+    model = models.build("actvae_p2i", hparams, spec)
+    logs = model.train_step({**batch, "images": images})
+    assert all(np.isfinite(v) for v in logs.values())
+    clip = model.clip({**batch, "images": images})
+    scores, _ = model.discriminator(clip.image, clip.source_maps, training=False)
+    assert scores.shape == (2, 3, 3, 16)  # [B, ceil(H / 8), ceil(W / 8), 8 ndf]
+
+
+def test_cropped_frames_do_not_fit_their_poses():
+    for key in ("crop_size", "random_crop_size"):
+        with pytest.raises(UserError, match=f"{key}: expected 0, as poses refer to whole frames"):
+            ActVAEP2IHParams(**{key: 16})
+
+
+def test_a_person_from_files(tmp_path):
+    rng = np.random.default_rng(0)
+    image, pose = tmp_path / "me.png", tmp_path / "me.json"
+    image.write_bytes(encode_png(rng.integers(0, 256, (30, 20, 3)).astype(np.uint8)))
+    pose.write_text(json.dumps(rng.uniform(2, 18, (JOINTS, 2)).tolist()))
+    with pytest.raises(UserError, match=r"--image: expected a model of square frames.*\[16, 24\]"):
+        read_person(build(), str(pose), 1, str(image))
+    spec = {**SPEC, "images": tf.TensorSpec([6, 16, 16, 3], tf.uint8)}
+    hparams = ActVAEP2IHParams(**SIZES, ngf=2, g_blocks=1, ndf=2, d_blocks=0, vgg_weight=0.0)
+    model = models.build("actvae_p2i", hparams, spec)
+    write_video(model, read_person(model, str(pose), 1, str(image)), str(tmp_path / "me.gif"), num_samples=2, horizon=3)
+    assert np.shape(json.loads((tmp_path / "me_poses.json").read_text())) == (2, 3, JOINTS, 2)
 
 
 def test_validation_compares_with_the_copied_frame(batch):

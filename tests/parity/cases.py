@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 BUNDLED = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
-BESIDE = pathlib.Path(__file__).parents[3] / "shared" / "parity"
+BESIDE = pathlib.Path(os.environ.get("TFVID_PARITY_DIR") or pathlib.Path(__file__).parents[3] / "shared" / "parity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +62,9 @@ class Case:
 
 def find_cases():
     """Every case of every root; a bundled case that is also elsewhere, byte for byte, is run once."""
-    beside = os.environ.get("TFVID_PARITY_DIR")
-    outer = pathlib.Path(beside) if beside else (BESIDE if BESIDE.is_dir() else None)
-    if beside and not outer.is_dir():
-        raise FileNotFoundError(f"TFVID_PARITY_DIR: expected a folder. Received: {beside!r}")
+    outer = BESIDE if BESIDE.is_dir() else None
+    if os.environ.get("TFVID_PARITY_DIR") and outer is None:
+        raise FileNotFoundError(f"TFVID_PARITY_DIR: expected a folder. Received: {os.fspath(BESIDE)!r}")
     cases = []
     for root in [r for r in (outer, BUNDLED) if r is not None]:
         for path in sorted(root.glob("*/**/*.json")):

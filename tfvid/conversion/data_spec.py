@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfvid.data.prepare import PREPARATIONS, preparation_class
 from tfvid.data.source import FORMATS
 from tfvid.errors import UserError
 
@@ -16,8 +17,10 @@ PUBLISHED = {
 
 
 def published_defaults(dataset):
-    """Data-set hyper-parameters of a data set that is not there: {name: value}."""
-    return FORMATS[dataset]().defaults() if dataset in PUBLISHED else {}
+    """Data-set hyper-parameters of a data set that is not there: {name: value}; none of one that is not known."""
+    if dataset in PUBLISHED:
+        return FORMATS[dataset]().defaults()
+    return dict(preparation_class(dataset).DEFAULTS) if dataset in PREPARATIONS else {}
 
 
 def published_spec(hparams, image=None, actions=None, states=None):

@@ -151,6 +151,8 @@ class Letterbox:
             raise DataError(f"expected a crop box with an area inside the frame. Received: {tuple(crop)}")
         scale = size / max(y2 - y1, x2 - x1)
         width, height = round((x2 - x1) * scale), round((y2 - y1) * scale)
+        if not width or not height:
+            raise DataError(f"expected a crop box that fills a pixel of {size}x{size}. Received: {tuple(crop)}")
         shift = ((size - width) / 2, (size - height) / 2)
         return cls(
             size, (x1, y1, x2, y2), width, height, round(shift[0] - 0.1), round(shift[1] - 0.1), shift, scale

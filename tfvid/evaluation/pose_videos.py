@@ -47,6 +47,11 @@ def read_person(model, pose_file, action_class, image_file=None, crop=None, fram
     needs_image = "images" in model.REQUIRED_KEYS
     if needs_image and not image_file:
         raise UserError(f"--image: expected a picture of the person, which {type(model).__name__} needs. Received: none")
+    if needs_image and model.spec["images"].shape[1] != model.spec["images"].shape[2]:
+        raise UserError(
+            f"--image: expected a model of square frames, into which any picture fits; or --clip, a clip of its data."
+            f" Received: a model of frames {model.spec['images'].shape[1:3].as_list()}"
+        )
     image = read_image(image_file) if image_file else None
     if crop is None and image is not None:
         crop = (0, 0, image.shape[1] - 1, image.shape[0] - 1)

@@ -41,11 +41,15 @@ class PoseHParams(HParams):
             self.require(getattr(self, key) < 1, key, "a value < 1")
         if self.context_frames is not None:
             self.require(self.context_frames == 1, "context_frames", "1, the source frame")
-        if self.sequence_length is not None:
+        if self.sequence_length:  # 0, all that there are, is checked once it is known
             self.require(
                 self.sequence_length >= 1 + self.targets, "sequence_length",
                 f"at least {1 + self.targets}: the source and {self.targets} targets for horizon={self.horizon}",
             )
+
+    def check_labels(self, labels):
+        count = len(labels.get("action_class", ()))
+        self.require(count <= self.num_actions, "num_actions", f"at least {count}, the data's")
 
     @property
     def targets(self):
@@ -120,3 +124,8 @@ class ActVAEP2IHParams(PoseHParams):
     vgg_widths: tuple[int, int, int, int, int] = hp(
         (64, 128, 256, 512, 512), "channels of VGG's stages; other values are for tests", low=1
     )
+
+    def validate(self):
+        super().validate()
+        for key in ("crop_size", "random_crop_size"):
+            self.require(not getattr(self, key), key, "0, as poses refer to whole frames")

@@ -115,9 +115,10 @@ class ActVAEP2I(PoseModel):
     def check_spec(self):
         super().check_spec()
         shape = self.spec["images"].shape
-        if shape.rank != 4 or shape[-1] != 3 or shape[1] % 8 or shape[2] % 8 or min(shape[1:3]) < 16:
+        # The generator halves and doubles twice; 16 is what the discriminator's reflected borders and VGG need.
+        if shape.rank != 4 or shape[-1] != 3 or shape[1] % 4 or shape[2] % 4 or min(shape[1:3]) < 16:
             raise UserError(
-                "images: expected [T, H, W, 3] with H and W multiples of 8 and at least 16."
+                "images: expected [T, H, W, 3] with H and W multiples of 4 and at least 16."
                 f" Received: {shape.as_list()}"
             )
 

@@ -43,6 +43,14 @@ def test_a_step_in_double_precision(batch):
     assert {v.dtype for v in model.optimizers_by_name["regressor"].targets} == {"float64"}
 
 
+def test_the_weight_of_the_loss(batch):
+    norms = []
+    for weight in (1.0, 3.0):
+        logs = cage_tiny.cage(flow_matching_loss=weight).train_step(batch)
+        norms.append(float(logs["regressor_grad_norm"]))
+    assert norms[1] == pytest.approx(3 * norms[0], rel=1e-4)
+
+
 def test_validation_is_the_same_each_time_and_by_clip(model, batch):
     first, second = model.test_step(batch), model.test_step(batch)
     assert set(first) == {"flow_matching_loss", "flow_matching_loss_without_controls"}
@@ -192,6 +200,15 @@ def test_another_autoencoder_is_refused(tmp_path):
         ({"vit_shape": None}, "vit_shape: expected a value exactly where dino_version is tiny"),
         ({"autoencoder_width": 20}, "autoencoder_width: expected a multiple of the norms' 32 groups"),
         ({"sigma": -1.0}, "sigma: expected a value >= 0"),
+        ({"inner_dim": 9, "num_heads": 3}, "inner_dim: expected an even width"),
+        ({"state_res": (513, 6)}, "state_res: expected a value >= 1 and <= 512"),
+        ({"state_res": (2, 3), "masking_ratio": 0.9}, "masking_ratio: expected a share that keeps one of 6 positions"),
+        ({"num_dino_layers": 2}, "num_dino_layers: expected at most the 1 layers"),
+        ({"feature_image_size": 3}, "feature_image_size: expected at least a patch of 4 pixels"),
+        ({"vit_shape": (9, 1, 2, 4, 3)}, "vit_shape: expected a width that 2 heads divide"),
+        ({"vit_shape": (6, 1, 2, 4, 3), "feature_backbone": "mae"}, "vit_shape: expected a width that 4 divides"),
+        ({"autoencoder_levels": ()}, "autoencoder_levels: expected at least one level"),
+        ({"beta1": 1.0}, "beta1: expected a value >= 0 and < 1"),
     ],
 )
 def test_impossible_values(options, message):

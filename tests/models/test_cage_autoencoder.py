@@ -31,6 +31,13 @@ def test_a_step_with_every_loss(batch):
     assert np.any(model.discriminator.last.kernel.numpy() != before["discriminator/last/kernel"])
 
 
+def test_a_step_in_mixed_precision(batch):
+    model = cage_tiny.autoencoder(precision="mixed_bfloat16", gan_weight=0.8, gan_start=0)
+    logs = model.train_step(batch)
+    assert {"gan", "discriminator"} <= set(logs) and all(np.isfinite(float(v)) for v in logs.values())
+    assert {v.dtype for v in model.test_step(batch).values()} >= {tf.float32}
+
+
 @pytest.mark.parametrize("kind", ["ldm-vq", "ours"])
 def test_the_loss_falls(batch, kind):
     options = {} if kind == "ldm-vq" else {"autoencoder_groups": 2, "autoencoder_width": 4}
@@ -71,6 +78,21 @@ def test_use(batch):
 def test_missing_perceptual_weights(tmp_path):
     model = cage_tiny.autoencoder(perceptual_weight=1.0, perceptual_weights=str(tmp_path))
     with pytest.raises(UserError, match="lpips_vgg.npz: no weights of .* or set perceptual_weight to 0"):
+        model.make_train_function()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"gan_weight": 0.8, "d_layers": 3}, "d_layers: expected fewer than 3 for frames whose shorter side is 16"),
+        ({"perceptual_weight": 1.0, "autoencoder_levels": (1,)}, "perceptual_weight: expected 0 for frames"),
+    ],
+)
+def test_frames_too_small_for_a_loss(options, message):
+    model = cage_tiny.autoencoder(**options)
+    if "perceptual_weight" in options:
+        model.spec = {"images": tf.TensorSpec([6, 8, 24, 3], tf.uint8)}
+    with pytest.raises(UserError, match=message):
         model.make_train_function()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conversion.test_torch_file import _tensor, _zip
+from tests.conversion.test_torch_file import _Global, _Raw, _tensor, _zip
 from tests.models import cage_tiny
 from tfvid.conversion.convert import Request, convert
 from tfvid.errors import UserError
@@ -131,6 +131,21 @@ def test_autoencoders(tmp_path, kind, form):
         compare(loaded.discriminator, model.discriminator)
     else:
         assert any(p.startswith("discriminator/") for p in report.untouched)
+
+
+def test_training_state_beside_the_weights_is_left_out(tmp_path):
+    tree = {
+        "model": {"module.backbone.encoder.conv_in.bias": np.ones(2, np.float32)},
+        "callbacks": {_Raw("cpytorch_lightning.callbacks\nModelCheckpoint\n"): {"best": 1}},
+        "hyper_parameters": _Global("argparse.Namespace"),
+        "loss": _Global("numpy.core.multiarray.scalar", 1),
+        # defaultdict(list, {"a": 1}): a call, then an item set on its result.
+        "counts": _Raw("ccollections\ndefaultdict\n(c__builtin__\nlist\ntR(X\x01\x00\x00\x00aK\x01u"),
+    }
+    tensors = convert_autoencoder.read_source(save(tmp_path / "last.ckpt", tree))
+    assert tensors.keys() == {"encoder.conv_in.bias"}
+    with pytest.raises(UserError, match="refused: it names 'os.system'"):
+        convert_autoencoder.read_source(save(tmp_path / "bad.ckpt", {**tree, "loss": _Global("os.system", "x")}))
 
 
 def test_the_published_sizes_are_known(tmp_path):

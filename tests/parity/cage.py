@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.parity import cage_demo, cage_networks
-from tests.parity.cage_support import assert_close, fill, first, last
+from tests.parity.cage_support import assert_close, fill, first, last, of_kind, ordered_draws, parameters_of
 from tfvid import models
 from tfvid.models.cage import convert
 from tfvid.models.cage.hparams import CageHParams
@@ -25,11 +25,12 @@ def check(case):
 
 
 def hparams_of(config, **changes):
-    """The recorded configuration as our hyper-parameters."""
+    """The recorded configuration as our hyper-parameters; a key that has no place is an error."""
     regressor, autoencoder = config["vector_field_regressor"], config["autoencoder"]
     shape, vit = autoencoder["ddconfig"], config["dino"]
-    own = {k: v for k, v in config.items() if k in CageHParams.__dataclass_fields__}
-    own |= {k: v for k, v in regressor.items() if k in CageHParams.__dataclass_fields__}
+    own = {k: v for k, v in config.items() if k not in ("vector_field_regressor", "autoencoder", "dino")}
+    own |= {k: v for k, v in regressor.items() if k not in ("num_frames", "feats_dim")}
+    assert vit.get("mlp_ratio", 4) == 4 and vit.get("interpolate_offset", 0.1) == 0.1 and not shape.get("double_z")
     return CageHParams.from_dict(
         {
             **own,
@@ -55,21 +56,19 @@ def hparams_of(config, **changes):
     )
 
 
-def build(case, image_size, **changes):
-    """The tiny full model with the recorded weights."""
-    config = {**case.sibling_meta("model_params")["config"], **case.meta.get("config", {})}
+def build(case, **changes):
+    """The tiny full model with the recorded weights, for frames that give the configuration's `state_res`."""
+    name = parameters_of(case)
+    shared, own = case.sibling_meta(name)["config"], case.meta.get("config", {})
+    config = {**shared, **own}
     for part in ("dino", "autoencoder", "vector_field_regressor"):
-        config[part] = {
-            **case.sibling_meta("model_params")["config"][part],
-            **case.meta.get("config", {}).get(part, {}),
-        }
+        config[part] = {**shared[part], **own.get(part, {})}
     hparams = hparams_of(config, **changes)
     factor = 2 ** (len(hparams.autoencoder_levels) - 1)
-    hparams = hparams.replace(state_res=tuple(s // factor for s in image_size))
-    spec = {"images": tf.TensorSpec([None, *image_size, 3], tf.float32)}
+    spec = {"images": tf.TensorSpec([None, *(s * factor for s in hparams.state_res), 3], tf.float32)}
     with models.float_policy("float32"):
         model = Cage(hparams, spec)
-    parameters = {k[len("param/") :]: v for k, v in case.sibling("model_params").items() if k.startswith("param/")}
+    parameters = {k[len("param/") :]: v for k, v in case.sibling(name).items() if k.startswith("param/")}
     fill(full_map(model), parameters, ("time_projection", "mask_token", "num_batches_tracked"))
     return model
 
@@ -80,12 +79,6 @@ def full_map(model):
         | convert.autoencoder_map("ae.", model.autoencoder)
         | convert.vit_map("dino.", model.vit)
     )
-
-
-def ordered_draws(arrays, prefix="draw/"):
-    """[(torch function, array)] in the order of the calls."""
-    keys = sorted(k for k in arrays if k.startswith(prefix))
-    return [(k[len(prefix) :].split("_", 1)[1], arrays[k]) for k in keys]
 
 
 def training_draws(draws, batch, hparams):
@@ -119,7 +112,7 @@ def training_draws(draws, batch, hparams):
 
 def check_forward(case):
     observations = last(case.arrays["in/observations"])
-    model = build(case, observations.shape[2:4])
+    model = build(case)
     draws = training_draws(ordered_draws(case.arrays), len(observations), model.hparams)
     inputs = model.training_inputs(tf.constant(observations), draws)
     variables = model.optimizers_by_name["regressor"].targets
@@ -128,9 +121,24 @@ def check_forward(case):
     gradients = tape.gradient(loss, variables)
     assert_close(loss, case.arrays["loss/flow_matching_loss"], "loss")
     np.testing.assert_allclose(inputs["num_controls"], case.arrays["out/num_controls"], 1e-6)
+    compare_inputs(case.arrays, inputs)
     compare_gradients(case.arrays, "gradnorm/", model, gradients, norms=True)
-    if "losses_grads" in {p.stem for p in case.folder.glob("*.json")} and case.meta["case"] == "forward":
-        compare_gradients(case.sibling("losses_grads"), "grad/", model, gradients, norms=False)
+    full = of_kind(case, case.meta["case"].replace("forward", "losses_grads"))
+    if full:
+        compare_gradients(case.sibling(full), "grad/", model, gradients, norms=False)
+
+
+def compare_inputs(arrays, inputs):
+    """What the regressor is given, and asked for."""
+    np.testing.assert_array_equal(inputs["indices"], arrays["mid/selected_frames_indices"])
+    np.testing.assert_array_equal(first(inputs["masks"]), arrays["mid/feats_masks"])
+    np.testing.assert_allclose(inputs["times"], arrays["mid/timestamps"], 0, 1e-7)
+    assert_close(first(inputs["latents"]), arrays["mid/input_latents"], "latents")
+    # Only what is shown counts: elsewhere the regressor sees its mask token.
+    shown = arrays["mid/feats_masks"]
+    assert_close(first(inputs["features"]) * shown, arrays["mid/feats"] * shown, "features")
+    targets = arrays["out/target_vectors"]
+    assert_close(first(inputs["target"])[:, -targets.shape[1] :], targets, "target")
 
 
 def compare_gradients(arrays, prefix, model, gradients, norms):
@@ -169,10 +177,10 @@ def trainable_entries(name, shape, model):
 def check_train(case):
     training = case.meta["training_config"]
     optimizer = training["optimizer"]
-    observations = last(case.arrays["it0/observations"])
+    weights = training.get("loss_weights", {})
     model = build(
         case,
-        observations.shape[2:4],
+        **weights,
         lr=optimizer["learning_rate"],
         weight_decay=optimizer["weight_decay"],
         num_warmup_steps=optimizer["num_warmup_steps"],
@@ -187,7 +195,8 @@ def check_train(case):
         model.signed = tf.convert_to_tensor
         np.testing.assert_allclose(model.learning_rate(), case.arrays[f"{prefix}lr"], 1e-5)
         logs = model.train_step({"images": observations})
-        np.testing.assert_allclose(logs["flow_matching_loss"], case.arrays[f"{prefix}loss"], 1e-5)
+        total = model.hparams.flow_matching_loss * logs["flow_matching_loss"]
+        np.testing.assert_allclose(total, case.arrays[f"{prefix}loss"], 1e-5)
         if f"{prefix}grad_total_norm_before_clip" in case.arrays:
             recorded = case.arrays[f"{prefix}grad_total_norm_before_clip"]
             np.testing.assert_allclose(logs["regressor_grad_norm"], recorded, 1e-4)
@@ -210,7 +219,7 @@ def compare_final(case, model):
 def check_sample(case):
     arguments = case.meta["arguments"]
     frames = case.arrays["out/frames"]
-    model = build(case, frames.shape[-2:])
+    model = build(case)
     draws = iter(ordered_draws(case.arrays))
     given = arguments["n_initial_frames"]
     values = {}
@@ -245,13 +254,15 @@ def check_sample(case):
 
 def check_parameters(case):
     """Every recorded parameter has a place; shapes are checked as they are assigned."""
-    observations = last(case.sibling("forward")["in/observations"])
-    build(case, observations.shape[2:4])
+    build(case)
 
 
 def check_gradients(case):
-    """The full gradients belong to `forward`."""
-    check_forward(dataclasses.replace(case, name="forward"))
+    """The full gradients belong to the `forward` of the same suffix."""
+    kind = case.meta["case"].replace("losses_grads", "forward")
+    name = of_kind(case, kind)
+    assert name, f"no case of the kind {kind!r}, whose gradients these are"
+    check_forward(dataclasses.replace(case, name=name))
 
 
 RUNNERS = {
@@ -261,5 +272,5 @@ RUNNERS = {
     "sample_": check_sample,
     "model_params": check_parameters,
     "data": cage_demo.check_data,
-    "demo": lambda case: cage_demo.check_demo(case, build, ordered_draws),
+    "demo": lambda case: cage_demo.check_demo(case, build(case)),
 }

@@ -1,11 +1,12 @@
 """Recorded parts of CAGE in isolation, at tiny and at published sizes."""
 
+import dataclasses
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
-from tests.parity.cage_support import assert_close, fill, first, last
+from tests.parity.cage_support import assert_close, fill, first, last, of_kind, parameters_of
 from tfvid.models.cage import convert, geometry
 from tfvid.models.cage.hparams import CageHParams
 from tfvid.models.cage.model import Cage
@@ -110,7 +111,7 @@ def stored(case, prefix=""):
     """The parameters of the case, or those of the tiny full model under `prefix`."""
     arrays, start = (case.arrays, "param/")
     if case.meta.get("params_file"):
-        arrays, start = case.sibling("model_params"), "param/" + prefix
+        arrays, start = case.sibling(parameters_of(case)), "param/" + case.meta.get("params_prefix", prefix)
     return {k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)}
 
 
@@ -126,8 +127,8 @@ def check_regressor(case):
         arrays = inputs_by_recipe(case)
         arrays["feats_masks"] = (arrays["feats_masks_normal"] > 1.2816).astype(np.float32)
     else:
-        own = case.under("param/")
-        fill(entries, own or {k[6:]: v for k, v in case.sibling("net_vfr").items() if k.startswith("param/")}, UNUSED)
+        own = case if case.under("param/") else dataclasses.replace(case, name=of_kind(case, "net_vfr"))
+        fill(entries, own.under("param/"), UNUSED)
         arrays = {k: case.arrays[f"in/{k}"] for k in ("input_latents", "feats", "feats_masks")}
     for mode in ("masked", "unmasked"):
         if f"{mode}/out" in case.arrays:
@@ -318,20 +319,23 @@ def check_dino(case):
     model = vit(case.meta["config"], "dino")
     if case.meta["case"].startswith("real_"):
         fill_by_recipe(case, convert.vit_map("", model))
-        features = model(tf.constant(last(inputs_by_recipe(case)["x"])), num_layers=2)
-        pairs = zip(("out/layer_minus2", "out/layer_minus1"), np.split(np.asarray(features), 2, -1))
-        for key, value in pairs:
-            assert_close(first(value), case.arrays[key], key)
+        # The names count from the end: layer_minus2 stands before layer_minus1.
+        check_layers(case, model, inputs_by_recipe(case)["x"], sorted(k for k in case.arrays if "layer_" in k)[::-1])
         return
     fill(convert.vit_map("", model), stored(case, "dino."), UNUSED)
-    features = np.split(np.asarray(model(tf.constant(last(case.arrays["in/x"])), num_layers=2)), 2, -1)
-    for i, value in enumerate(features):
-        assert_close(first(value), case.arrays[f"out/layer_{i}_of_last_2"], f"layer {i}")
+    check_layers(case, model, case.arrays["in/x"], sorted(k for k in case.arrays if k.startswith("out/layer_")))
     assert_close(first(model(tf.constant(last(case.arrays["native/x"])))), case.arrays["native/out"], "native")
     frames, recorded = case.arrays["model/frames"], case.arrays["model/get_features"]
     images = tf.constant(last(frames.reshape(-1, *frames.shape[-3:])))
     value = model.features(images, recorded.shape[-2:], recorded.shape[2] // model.dim)
     assert_close(first(value), recorded.reshape(-1, *recorded.shape[-3:]), "get_features")
+
+
+def check_layers(case, model, x, keys):
+    """The outputs of the last layers, under `keys` from the first to the last."""
+    features = np.split(np.asarray(model(tf.constant(last(x)), num_layers=len(keys))), len(keys), -1)
+    for key, value in zip(keys, features, strict=True):
+        assert_close(first(value), case.arrays[key], key)
 
 
 def check_mae(case):

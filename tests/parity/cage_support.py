@@ -1,5 +1,8 @@
 """What the comparisons of CAGE share."""
 
+import json
+import pathlib
+
 import numpy as np
 
 # Largest deviation allowed, relative to the largest value of the array (seen: 3e-6).
@@ -14,6 +17,30 @@ def last(x):
 def first(x):
     """[..., H, W, C] -> [..., C, H, W]."""
     return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def ordered_draws(arrays, prefix="draw/"):
+    """[(torch function, array)] in the order of the calls."""
+    keys = [k[len(prefix) :].split("_", 1) + [k] for k in arrays if k.startswith(prefix)]
+    return [(function, arrays[k]) for _, function, k in sorted(keys, key=lambda key: int(key[0]))]
+
+
+def beside(case, name):
+    """The name of another case in the same folder as `case`."""
+    return str(pathlib.PurePosixPath(case.name).with_name(name.removesuffix(".npz")))
+
+
+def parameters_of(case):
+    """Name of the case that holds the parameters."""
+    return beside(case, case.meta["params_file"]) if case.meta.get("params_file") else case.name
+
+
+def of_kind(case, kind):
+    """Name of the case of this kind in the same folder, or None."""
+    for path in sorted((case.folder / case.name).parent.glob("*.json")):
+        if json.loads(path.read_text()).get("case") == kind:
+            return beside(case, path.stem)
+    return None
 
 
 def assert_close(actual, recorded, name, rtol=RTOL):

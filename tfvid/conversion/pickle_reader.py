@@ -146,20 +146,20 @@ class _Machine:
 
     def on_append(self, _):
         value = self.stack.pop()
-        _expect(self.stack[-1], list).append(value)
+        self.held(list).append(value)
 
     def on_appends(self, _):
         values = self.pop_mark()
-        _expect(self.stack[-1], list).extend(values)
+        self.held(list).extend(values)
 
     def on_setitem(self, _):
         value = self.stack.pop()
         key = self.stack.pop()
-        _expect(self.stack[-1], dict)[key] = value
+        self.held(dict)[key] = value
 
     def on_setitems(self, _):
         items = self.pop_mark()
-        _expect(self.stack[-1], dict).update(_pairs(items))
+        self.held(dict).update(_pairs(items))
 
     def on_additems(self, _):
         values = self.pop_mark()
@@ -173,6 +173,10 @@ class _Machine:
         name = _expect(self.stack.pop(), str)
         module = _expect(self.stack.pop(), str)
         self.push_name(f"{module}.{name}")
+
+    def held(self, kind):
+        """The container on top, to be filled; what an opaque list or dictionary is filled with is dropped."""
+        return kind() if isinstance(self.stack[-1], Opaque) else _expect(self.stack[-1], kind)
 
     def push_name(self, path):
         if path not in self.names and not self.is_opaque(path):

@@ -126,8 +126,21 @@ def read_clip(path, clip, frames_key=""):
 
 def stretched(frame, size):
     """uint8 [H, W, 3] as the original stores it: bicubic with antialiasing to (width, height), whatever its shape."""
+    height, width = frame.shape[:2]
+    # The order of Pillow 13, with which the original was recorded, as measured on random sizes.
+    rows_first = height - size[1] > 2 * max(width - size[0], 0)
+    return _resized(frame, size, Image.Resampling.BICUBIC, rows_first)
+
+
+def _resized(frame, size, filtering, rows_first=False):
+    """Resizes one axis after the other.
+
+    Pillow rounds and clips between them, so that the order shows, by 15 grey levels in noise.
+    Its own choice depends on its version: up to 12 always columns first.
+    """
     image = Image.fromarray(frame)
-    return np.asarray(image if image.size == tuple(size) else image.resize(tuple(size), Image.Resampling.BICUBIC))
+    between = (image.width, size[1]) if rows_first else (size[0], image.height)
+    return np.asarray(image.resize(between, filtering).resize(size, filtering))
 
 
 def fitted(frame, side):
@@ -137,6 +150,6 @@ def fitted(frame, side):
     if short != side:
         longer = int(side * long / short)
         size = (longer, side) if width >= height else (side, longer)
-        frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+        frame = _resized(frame, size, Image.Resampling.BILINEAR)
     top, left = (int(round((s - side) / 2)) for s in frame.shape[:2])
     return frame[top : top + side, left : left + side]

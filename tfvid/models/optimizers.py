@@ -10,6 +10,8 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
+from tfvid.errors import UserError
+
 _slots_wanted = [True]
 
 
@@ -50,6 +52,9 @@ class Adam:
     ):
         if form not in ("keras", "torch"):
             raise ValueError(f"expected form keras or torch. Received: form={form!r}")
+        for key, beta in (("beta1", beta1), ("beta2", beta2)):
+            if not 0 <= beta < 1:  # 1 would divide by zero
+                raise UserError(f"hyper-parameter {key}: expected a value >= 0 and < 1. Received: {key}={beta!r}")
         self.name, self.targets = name, list(variables)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.form, self.weight_decay, self.decoupled = form, weight_decay, decoupled

@@ -17,7 +17,10 @@ from tfvid.models.cage.networks_regressor import TemporalLayer
 from tfvid.models.cage.networks_vqgan import VQGAN
 
 # Objects of training frameworks that stand beside the weights; they come out as placeholders.
-OPAQUE = ("pytorch_lightning.", "omegaconf.", "torch.optim.", "typing.", "collections.defaultdict")
+OPAQUE = (
+    "pytorch_lightning", "lightning", "omegaconf", "torch.optim", "typing", "argparse", "numpy",
+    "collections.defaultdict", *(f"{module}.{kind}" for module in ("__builtin__", "builtins") for kind in ("list", "dict")),
+)  # fmt: skip
 # Entries of a file that no variable is made for: training state, and what the original never uses.
 IGNORABLE = re.compile(
     r"(optimizer|lr_scheduler|loss)\.|global_step$|.*\btime_projection\.|dino\.(mask_token$|decoder_)"

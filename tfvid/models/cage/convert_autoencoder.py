@@ -1,7 +1,7 @@
 """Published autoencoders of CAGE -> a run of `cage_autoencoder`.
 
 Files: a training checkpoint of taming-transformers or latent diffusion (key `state_dict`),
-CAGE's own VQVAE (key `model`, with or without `module.` in front of the names), or a whole
+CAGE's own VQVAE (key `model`, with or without `module.` and `backbone.` in front of the names), or a whole
 CAGE (`model.pth`), whose autoencoder is taken.
 """
 
@@ -63,7 +63,7 @@ def read_source(path):
         )
     known = [k for k in ("state_dict", "model") if isinstance(saved.get(k), dict)]
     tensors = state_of(saved[known[0]] if known else saved)
-    for prefix in ("ae.backbone.", "ae."):
+    for prefix in ("ae.backbone.", "ae.", "backbone."):
         part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if part:
             return part

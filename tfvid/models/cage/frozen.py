@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfvid.errors import UserError
-from tfvid.models.cage.networks_vit import DINOV2, MAE, VisionTransformer
+from tfvid.models.cage.networks_vit import VisionTransformer
 from tfvid.models.cage.networks_vqgan import CONFIGS, VQGAN, VQGANConfig
 from tfvid.models.cage.networks_vqvae import VQVAE
 
@@ -37,14 +37,11 @@ def make_autoencoder(hparams):
 
 def make_vit(hparams):
     """The vision transformer that the hyper-parameters name."""
-    kind = hparams.feature_backbone
+    kind, (dim, depth, heads, patch) = hparams.feature_backbone, hparams.vit
     if hparams.vit_shape:
-        dim, depth, heads, patch, grid = hparams.vit_shape
-    elif kind == "mae":
-        dim, depth, heads, patch = MAE[hparams.dino_version]
-        grid = hparams.feature_image_size // patch
+        grid = hparams.vit_shape[4]
     else:
-        (dim, depth, heads), patch, grid = DINOV2[hparams.dino_version], 14, 37
+        grid = hparams.feature_image_size // patch if kind == "mae" else 37
     return VisionTransformer(dim, depth, heads, patch_size=patch, position_grid=grid, kind=kind)
 
 

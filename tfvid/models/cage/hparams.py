@@ -4,6 +4,7 @@ import dataclasses
 import typing
 
 from tfvid.hparams import HParams, hp
+from tfvid.models.cage.networks_regressor import GridEmbedding, num_kept
 from tfvid.models.cage.networks_vit import DINOV2, MAE
 from tfvid.models.cage.networks_vqgan import CONFIGS
 
@@ -33,6 +34,7 @@ class AutoencoderHParams(HParams):
                 self.require(
                     self.autoencoder_width % 32 == 0, "autoencoder_width", "a multiple of the norms' 32 groups"
                 )
+                self.require(self.autoencoder_levels, "autoencoder_levels", "at least one level")
             else:
                 size = CONFIGS[self.autoencoder_config].embed_dim
                 self.require(self.state_size == size, "state_size", f"{size}, that of {self.autoencoder_config}")
@@ -84,6 +86,7 @@ class CageHParams(AutoencoderHParams):
     beta2: float = hp(0.999, "decay of Adam's second moment", low=0, high=1)
     weight_decay: float = hp(5e-6, "decoupled weight decay of every trained weight", low=0)
     max_grad_norm: float = hp(1.0, "norm to which gradients are clipped after the warm-up; 0: never", low=0)
+    flow_matching_loss: float = hp(1.0, "weight of the loss", low=0)
 
     # The training pairs.
     num_target_frames: int = hp(3, "T, frames denoised together", low=1)
@@ -110,7 +113,7 @@ class CageHParams(AutoencoderHParams):
     aug: bool = hp(False, "change brightness, contrast, saturation and hue of each training clip")
 
     # The regressor.
-    state_res: tuple[int, int] = hp((16, 16), "(h, w) of the latents", low=1)
+    state_res: tuple[int, int] = hp((16, 16), "(h, w) of the latents", low=1, high=GridEmbedding.SIZE)
     inner_dim: int = hp(768, "D, width", low=2)
     depth: int = hp(9, "blocks", low=1)
     mid_depth: int = hp(5, "blocks in the middle that attend to the control features", low=0)
@@ -152,6 +155,7 @@ class CageHParams(AutoencoderHParams):
     def validate(self):
         super().validate()
         self.require(self.inner_dim % self.num_heads == 0, "inner_dim", f"a multiple of num_heads={self.num_heads}")
+        self.require(self.inner_dim % 2 == 0, "inner_dim", "an even width: half for the column, half for the row")
         self.require(self.mid_depth <= self.depth, "mid_depth", f"at most depth={self.depth}")
         tiny = self.dino_version == "tiny"
         self.require((self.vit_shape is not None) == tiny, "vit_shape", "a value exactly where dino_version is tiny")
@@ -160,8 +164,28 @@ class CageHParams(AutoencoderHParams):
             "dino_version",
             f"a {self.feature_backbone} network",
         )
+        self._validate_vit()
         if self.num_training_steps <= self.num_warmup_steps:
             self.require(False, "num_training_steps", f"more than num_warmup_steps={self.num_warmup_steps}")
+        positions = self.state_res[0] * self.state_res[1]
+        self.require(
+            num_kept(positions, self.masking_ratio), "masking_ratio", f"a share that keeps one of {positions} positions"
+        )
+
+    def _validate_vit(self):
+        width, depth, heads, patch = self.vit
+        self.require(self.num_dino_layers <= depth, "num_dino_layers", f"at most the {depth} layers of the network")
+        self.require(self.feature_image_size >= patch, "feature_image_size", f"at least a patch of {patch} pixels")
+        self.require(width % heads == 0, "vit_shape", f"a width that {heads} heads divide")
+        if self.feature_backbone == "mae":
+            self.require(width % 4 == 0, "vit_shape", "a width that 4 divides: sines and cosines of columns and rows")
+
+    @property
+    def vit(self):
+        """(width, depth, heads, patch size) of the vision transformer."""
+        if self.vit_shape:
+            return self.vit_shape[:4]
+        return MAE[self.dino_version] if self.feature_backbone == "mae" else (*DINOV2[self.dino_version], 14)
 
     @property
     def window(self):

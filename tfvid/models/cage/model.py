@@ -125,7 +125,8 @@ class Cage(Generation, VideoModel):
         inputs = self.training_inputs(images, draws, self.cached(batch))
         with tf.GradientTape() as tape:
             loss = self.flow_loss(inputs, self.dropout(draws))
-        gradients = tape.gradient(loss, self.optimizers_by_name["regressor"].targets)
+            total = self.hparams.flow_matching_loss * loss
+        gradients = tape.gradient(total, self.optimizers_by_name["regressor"].targets)
         lr = self.learning_rate()
         logs = self.apply_gradients("regressor", gradients, lr, clip=self._clip)
         self.finish_step()

@@ -12,11 +12,11 @@ from keras import ops
 from tfvid.errors import UserError
 from tfvid.metrics import weights as network_weights
 from tfvid.metrics.frames import psnr
-from tfvid.metrics.lpips import LPIPS
+from tfvid.metrics.lpips import LPIPS, SMALLEST
 from tfvid.models import float_policy
 from tfvid.models.cage.frozen import make_autoencoder
 from tfvid.models.cage.hparams import CageAutoencoderHParams
-from tfvid.models.cage.networks_discriminator import PatchDiscriminator
+from tfvid.models.cage.networks_discriminator import PatchDiscriminator, smallest_side
 from tfvid.models.cage.networks_vqgan import VQGAN
 from tfvid.models.optimizers import Adam
 from tfvid.models.video_model import VideoModel
@@ -102,7 +102,18 @@ class CageAutoencoder(VideoModel):
         return bool(self.hparams.gan_weight) and step >= self.hparams.gan_start
 
     def prepare_training(self):
-        if self.hparams.perceptual_weight:
+        h, side = self.hparams, min(self.spec["images"].shape[1:3])
+        if h.gan_weight and side < smallest_side(h.d_layers):
+            raise UserError(
+                f"d_layers: expected fewer than {h.d_layers} for frames whose shorter side is {side} pixels: that many"
+                f" need {smallest_side(h.d_layers)}; or set gan_weight to 0. Received: d_layers={h.d_layers}"
+            )
+        if h.perceptual_weight and side < SMALLEST["vgg"]:
+            raise UserError(
+                f"perceptual_weight: expected 0 for frames whose shorter side is below {SMALLEST['vgg']} pixels, here"
+                f" {side}. Received: perceptual_weight={h.perceptual_weight}"
+            )
+        if h.perceptual_weight:
             self.perceptual  # noqa: B018  made, or refused
 
     @property
@@ -123,12 +134,12 @@ class CageAutoencoder(VideoModel):
         adversarial = getattr(self, "current_phase", None)
         adversarial = self.phase(int(self.step)) if adversarial is None else adversarial
         with tf.GradientTape(persistent=True) as tape:
-            reconstruction, codebook = self.autoencoder(frames, training=True)
+            reconstruction, codebook = (tf.cast(x, frames.dtype) for x in self.autoencoder(frames, training=True))
             losses = self.frame_losses(frames, reconstruction)
             fidelity = losses["reconstruction"] + self.hparams.perceptual_weight * losses.get("perceptual", 0.0)
             total = fidelity + self.hparams.codebook_weight * codebook
             if adversarial:
-                losses["gan"] = -tf.reduce_mean(self.discriminator(reconstruction, training=True))
+                losses["gan"] = -tf.reduce_mean(self.scores(reconstruction))
         targets = self.optimizers_by_name["autoencoder"].targets
         if adversarial:
             losses["gan_balance"] = self.balance(tape, fidelity, losses["gan"])
@@ -171,10 +182,14 @@ class CageAutoencoder(VideoModel):
         norms = [tf.norm(tf.convert_to_tensor(tape.gradient(loss, last))) for loss in (fidelity, gan)]
         return tf.stop_gradient(tf.clip_by_value(norms[0] / (norms[1] + 1e-4), 0.0, LARGEST_BALANCE))
 
+    def scores(self, frames):
+        """The discriminator's, in the type of the losses."""
+        return tf.cast(self.discriminator(frames, training=True), frames.dtype)
+
     def discriminator_update(self, real, fake):
         """One update; the reconstructions are those of before the autoencoder's."""
         with tf.GradientTape() as tape:
-            scores = [self.discriminator(x, training=True) for x in (real, fake)]
+            scores = [self.scores(x) for x in (real, fake)]
             loss = hinge_loss(*scores)
         gradients = tape.gradient(loss, self.optimizers_by_name["discriminator"].targets)
         logs = self.apply_gradients("discriminator", gradients, self.learning_rate())
@@ -213,7 +228,8 @@ class CageAutoencoder(VideoModel):
 
     def decode(self, latents):
         """Latents, quantised here -> frames in [0, 1]."""
-        return tf.clip_by_value((_by_frame(self.autoencoder.decode, latents) + 1) / 2, 0.0, 1.0)
+        frames = self.images_to_float(_by_frame(self.autoencoder.decode, latents))
+        return tf.clip_by_value((frames + 1) / 2, 0.0, 1.0)
 
     def generate(self, batch, seed, num_samples=1, horizon=None):
         """The reconstructions of the frames after the given ones; nothing is random."""

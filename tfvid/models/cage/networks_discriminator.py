@@ -8,6 +8,11 @@ from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D
 
 
+def smallest_side(layers):
+    """Pixels of an image's shorter side that give one patch: `layers` halvings, then two convolutions that take one each."""
+    return 3 * 2**layers
+
+
 class PatchDiscriminator(keras.layers.Layer):
     """Scores overlapping patches.
 

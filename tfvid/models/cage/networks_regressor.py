@@ -311,10 +311,6 @@ class VectorFieldRegressor(keras.layers.Layer):
         self.convolution = TorchConv2D(inner_dim, state_size, 3, padding=1, use_bias=False, name="convolution")
         self.built = True
 
-    def num_kept(self, positions):
-        """Positions that training keeps of `positions`."""
-        return int(positions * (1 - self.masking_ratio))
-
     def condition(self, features, masks, frames):
         """Memory of the cross layers: {block: (keys, values)}, from controls alone.
 
@@ -352,7 +348,7 @@ class VectorFieldRegressor(keras.layers.Layer):
         if order is None:
             x = x + positions
         else:
-            kept = ops.argsort(order, axis=-1)[:, : self.num_kept(height * width)]
+            kept = ops.argsort(order, axis=-1)[:, : num_kept(height * width, self.masking_ratio)]
             rank = ops.argsort(ops.argsort(order, axis=-1), axis=-1)
             x = gather_tokens(x + positions, kept)
         embedding = ops.cast(time_embedding(times, self.inner_dim), x.dtype)
@@ -368,6 +364,11 @@ class VectorFieldRegressor(keras.layers.Layer):
             mask = ops.reshape(rank < kept.shape[1], (-1, height, width))
         x = self.convolution(ops.reshape(x, (-1, height, width, self.inner_dim)))
         return ops.reshape(x, (-1, frames, height, width, channels)), mask
+
+
+def num_kept(positions, masking_ratio):
+    """Positions that training keeps of `positions`."""
+    return int(positions * (1 - masking_ratio))
 
 
 def gather_tokens(x, kept):

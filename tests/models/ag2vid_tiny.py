@@ -25,9 +25,9 @@ def hparams(**changes):
     return AG2VidHParams.from_dict({**SIZES, **changes})
 
 
-def spec(length=5, size=32, objects=3, actions=2):
+def spec(length=5, size=32, objects=3, actions=2, width=None, channels=3):
     return {
-        "images": tf.TensorSpec([length, size, size, 3], tf.uint8),
+        "images": tf.TensorSpec([length, size, width or size, channels], tf.uint8),
         "objects": tf.TensorSpec([objects, 3], tf.int32),
         "boxes": tf.TensorSpec([length, objects, 4], tf.float32),
         "timed_actions": tf.TensorSpec([actions, 3], tf.int32),
@@ -40,7 +40,7 @@ def build(seed=0, **changes):
     return models.build("ag2vid", hparams(**changes), spec(), seed)
 
 
-def batch(count=2, length=5, size=32, seed=0):
+def batch(count=2, length=5, size=32, seed=0, width=None):
     """Two objects and an empty slot; the first object slides by 0.1 a frame from frame 0 to frame 4."""
     rng = np.random.default_rng(seed)
     start = np.array([[0.1, 0.2, 0.4, 0.5], [0.5, 0.5, 0.8, 0.9], [0, 0, 0, 0]], np.float32)
@@ -48,7 +48,7 @@ def batch(count=2, length=5, size=32, seed=0):
     boxes[:, 0, [0, 2]] += 0.1 * np.arange(length)[:, None].astype(np.float32)
     progress = np.stack([np.arange(length) / 5, np.full(length, -1)], -1).astype(np.float32)
     clip = {
-        "images": rng.integers(0, 256, (length, size, size, 3), np.uint8),
+        "images": rng.integers(0, 256, (length, size, width or size, 3), np.uint8),
         "objects": np.array([[1, 2, 1], [3, 1, 2], [0, 0, 0]], np.int32),
         "boxes": boxes,
         "timed_actions": np.array([[0, 0, 0], [-1, -1, -1]], np.int32),

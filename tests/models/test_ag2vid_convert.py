@@ -10,6 +10,7 @@ from tfvid.errors import UserError
 from tfvid.models.ag2vid import convert as ag2vid
 from tfvid.training.run_folder import RunFolder
 
+_STORAGES = {2: "Half", 4: "Float", 8: "Double"}
 # Layouts of PyTorch from ours: the inverse of what is read.
 _BACK = {4: (3, 2, 0, 1), 2: (1, 0)}
 
@@ -34,9 +35,11 @@ def write(path, arrays, **more):
     content, storages = dict(more), {}
     for number, (name, value) in enumerate(arrays.items()):
         group, _, rest = name.partition(".")
-        strides = tuple(s // 4 for s in value.strides)
+        strides = tuple(s // value.itemsize for s in value.strides)
         storages[str(number)] = value.tobytes()
-        content.setdefault(group, {})[rest] = _tensor("Float", str(number), value.size, value.shape, strides)
+        content.setdefault(group, {})[rest] = _tensor(
+            _STORAGES[value.itemsize], str(number), value.size, value.shape, strides
+        )
     return _zip(path, content, storages)
 
 
@@ -66,6 +69,21 @@ def test_every_weight_arrives(tmp_path, original):
     assert int(loaded.step) == 1234
     for name, value in original_arrays(loaded).items():
         np.testing.assert_array_equal(value, original[name], err_msg=name)
+
+
+def test_other_wrappers_and_half_precision(tmp_path, original):
+    """Networks saved from within another DataParallel, or from none, and in float16 or float64."""
+    renamed = {}
+    for i, (name, value) in enumerate(original.items()):
+        group, _, rest = name.partition(".")
+        rest = rest.replace(".module.", ".", 1) if i % 2 else f"module.{rest}"
+        renamed[f"{group}.{rest}"] = value.astype(np.float16 if i % 3 else np.float64)
+    source = write(tmp_path / "itr_7.pt", renamed, counters={"t": 7, "epoch": 0})
+    convert(request(tmp_path, source, image_size=(64, 64, 3)))
+    loaded = RunFolder.open(str(tmp_path / "run")).load_model()
+    assert tuple(loaded.spec["images"].shape[1:]) == (64, 64, 3) and "timed_actions" in loaded.spec
+    for name, value in original_arrays(loaded).items():
+        np.testing.assert_allclose(value, original[name], 1e-3, 1e-6, err_msg=name)
 
 
 def test_a_file_without_the_discriminator(tmp_path, original):

@@ -34,6 +34,7 @@ def hparams_of(config, vocabulary, precision="float32", **changes):
     booleans = {f.name for f in dataclasses.fields(AG2VidHParams) if f.type in (bool, "bool")}
     values = {k: bool(v) if k in booleans else v for k, v in config.items() if k in names and k != "graph_only"}
     values["lr"] = config["learning_rate"]
+    values["gconv_pooling"] = "avg"  # what the original does whatever it is told
     values["coupled_motion_appearance"] = bool(config.get("coupled_motion_apperance", False))
     attributes = vocabulary["attributes"].values()
     return AG2VidHParams.from_dict(
@@ -108,6 +109,11 @@ def recorded_frames(x):
     return np.asarray(x).transpose(0, 1, 4, 2, 3)
 
 
+def train_frames(model, batch, boxes, vectors):
+    """Frames and flows in training; `bp_prev` feeds generated frames back."""
+    return model.draw_frames(batch["images"], batch["objects"], boxes, vectors, model.hparams.bp_prev, True)
+
+
 def assert_frames(case, prefix, model, frames, flows, atol=5e-4, flow_atol=1e-3):
     start = model.hparams.n_frames_G - 1
     np.testing.assert_allclose(recorded_frames(frames), case.arrays[f"{prefix}/imgs_pred"][:, start:], 0, atol)
@@ -140,11 +146,8 @@ def check_forward(case):
         np.testing.assert_allclose(value, case.arrays[f"out/{key}"], 1e-6, 1e-6)
     seen = model.object_vectors(batch, (vectors, boxes, clocked))
     np.testing.assert_allclose(seen, case.arrays["mid/obj_vecs"], 1e-5, 1e-5)
-    frames, flows = model.draw_frames(batch["images"], batch["objects"], batch["boxes"], seen, False, True)
-    assert_frames(case, "out", model, frames, flows)
-    buffers = [k for k in case.arrays if k.startswith("buffers_after/")]
-    if buffers:
-        assert_buffers(convert.model_map(model), case.arrays, "buffers_after/", 1e-4)
+    assert_frames(case, "out", model, *train_frames(model, batch, batch["boxes"], seen))
+    assert assert_buffers(convert.model_map(model), case.arrays, "after/", 1e-4)
 
 
 def check_forward_predicted_boxes(case):
@@ -153,8 +156,7 @@ def check_forward_predicted_boxes(case):
     _, boxes, _ = moved = model.move_boxes(batch)
     np.testing.assert_allclose(boxes, case.arrays["out/boxes_pred"], 1e-5, 1e-5)
     vectors = model.object_vectors(batch, moved)
-    frames, flows = model.draw_frames(batch["images"], batch["objects"], boxes, vectors, False, True)
-    assert_frames(case, "out", model, frames, flows)
+    assert_frames(case, "out", model, *train_frames(model, batch, boxes, vectors))
     long_boxes = model.move_boxes(batch_of(case.arrays, "gbatch"))[1]
     np.testing.assert_allclose(long_boxes, case.arrays["out/graph_only_boxes"], 1e-5, 1e-5)
 
@@ -242,7 +244,7 @@ def check_iteration(case, model, i, batches, dtype):
 
 def check_sample(case):
     model, batch = build(case), batch_of(case.arrays, "batch")
-    for prefix in ("pred", "gt", "novel"):
+    for prefix in sorted(k.split("/")[0] for k in case.arrays if k.endswith("/imgs_pred")):
         given = dict(batch)
         if f"{prefix}/actions" in case.arrays:
             given["action_graph"] = tf.constant(case.arrays[f"{prefix}/actions"])
@@ -260,8 +262,7 @@ def check_variant(case):
     batch = batch_of(forward, "batch")
     moved = model.move_boxes(batch)
     vectors = model.object_vectors(batch, moved)
-    frames, flows = model.draw_frames(batch["images"], batch["objects"], batch["boxes"], vectors, False, True)
-    assert_frames(case, "train", model, frames, flows, 2e-4, 1e-3)
+    assert_frames(case, "train", model, *train_frames(model, batch, batch["boxes"], vectors), 2e-4, 1e-3)
     model = build(case, parameters=("params_netG",))
     np.testing.assert_allclose(moved[1], case.arrays["eval/boxes_pred"], 1e-5, 1e-5)
     frames, flows = model.draw_frames(batch["images"], batch["objects"], moved[1], vectors, True, False)
@@ -309,6 +310,27 @@ def compare_final(arrays, prefix, entries, skipped):
             value = arrays[prefix + name]
             value = transform(value) if transform else value
             np.testing.assert_allclose(variable.numpy(), value, 1e-6, 1e-7, err_msg=name)
+        elif f"{prefix[:-1]}_stat/{name}" in arrays:
+            statistics, probe = (arrays[f"{prefix[:-1]}_{part}/{name}"] for part in ("stat", "probe"))
+            value = as_recorded(variable, transform)
+            found = [value.mean(), value.std(), np.linalg.norm(value)]
+            np.testing.assert_allclose(found, statistics, 1e-6, 1e-7, err_msg=name)
+            places = np.unique(np.linspace(0, value.size - 1, len(probe)).astype(np.int64))
+            np.testing.assert_allclose(value.ravel()[places], probe, 1e-6, 1e-7, err_msg=name)
+        else:
+            assert name.endswith("num_batches_tracked"), f"{name} was not recorded"
+
+
+def as_recorded(variable, transform):
+    """The variable in the recording's layout: the inverse of `transform`."""
+    value = variable.numpy()
+    if transform is None:
+        return value
+    if value.ndim > 1:
+        return value.transpose({4: (3, 2, 0, 1), 2: (1, 0)}[value.ndim])
+    result = np.empty_like(value)  # v of a spectral norm
+    result[transform(np.arange(value.size))] = value
+    return result
 
 
 def check_parameters(case):

@@ -22,6 +22,17 @@ def sets_of(case):
     return {k: v for k, v in case.meta["config"].items() if isinstance(v, dict)}
 
 
+def indices_of(case, name):
+    """Numbers of the clips that a set of options gave, in order; rejected ones are left out."""
+    found = {k.split("/")[1] for k in case.arrays if k.startswith(f"{name}/") and k.endswith("/boxes")}
+    return sorted(int(k) for k in found if k.isdecimal())
+
+
+def seed_of(case):
+    """The seed of Python's generator at index 0, from the recording's description: "... seeded with 2000+index"."""
+    return int(re.search(r"(\d+) ?\+ ?index", case.meta["about"])[1])
+
+
 def hparams_of(vocabulary, **more):
     return AG2VidHParams(
         attribute_sizes=tuple(max(v.values()) + 1 for v in vocabulary["attributes"].values()),
@@ -77,13 +88,13 @@ def check_cater(case):
     _check_vocabulary(case.meta["vocab"])
     np.testing.assert_allclose(cater.project(case.arrays["project/points"]), case.arrays["project/out"], 1e-6, 1e-6)
     names = cater.split_names(case.meta["split_file"])
-    usable = [n for n in names if n.split("_")[-1] not in cater.CORRUPT and n in case.meta["scenes"]]
-    assert len({n for n in names if n.split("_")[-1] in cater.CORRUPT}) >= 1
+    usable = [n for n in names if n.split("_")[-1] not in cater.CORRUPT]
     for name, options in sets_of(case).items():
         clips = []
-        for index in range(len(usable)):
-            if f"{name}/{index}/boxes" in case.arrays:
-                clips.append(check_cater_clip(case, name, index, options, hparams))
+        for index in indices_of(case, name):
+            clip, video = check_cater_clip(case, name, index, options, hparams)
+            assert video in usable
+            clips.append(clip)
         assert clips
         assert_collated(case, name, clips, hparams, options["frames_per_action"], 1)
 
@@ -103,14 +114,10 @@ def check_cater_clip(case, name, index, options, hparams):
     attributes = np.stack([get(f"objs_{k}") for k in case.meta["vocab"]["attributes"]], -1)
     np.testing.assert_array_equal(ours["objects"], attributes)
     # The original leaves out actions that touch the clip nowhere; here they stay and move nothing.
-    rows = ours["action_graph"]
-    kept = [
-        first <= end and last >= start and f1 <= 1 and f2 >= 0
-        for (*_, first, last), (f1, f2) in zip(cater.scene_actions(scene), rows[:, 3:5])
-    ]
-    np.testing.assert_allclose(rows[kept], get("actions"), 1e-6, 1e-6)
+    kept = [first <= end and last >= start for *_, first, last in cater.scene_actions(scene)]
+    np.testing.assert_allclose(ours["action_graph"][kept], get("actions"), 1e-6, 1e-6)
     assert_frames(raw[steps][: len(get("vids"))], get("vids"))
-    return clip
+    return clip, video
 
 
 def _check_vocabulary(vocabulary):
@@ -135,10 +142,7 @@ def check_something(case):
     assert [int(r[0]) for r in rows] == [int(v) for v in case.meta["vid_names"]]
     hparams = hparams_of(vocabulary, image_node=False)
     for name, options in sets_of(case).items():
-        clips = []
-        for index, row in enumerate(rows):
-            if f"{name}/{index}/boxes" in case.arrays:
-                clips.append(check_something_clip(case, name, index, row, options, hparams))
+        clips = [check_something_clip(case, name, i, rows[i], options, hparams) for i in indices_of(case, name)]
         assert clips
         assert_collated(case, name, clips, hparams, options["frames_per_action"], 0)
 
@@ -154,8 +158,8 @@ def check_something_clip(case, name, index, row, options, hparams):
     raw = case.arrays[f"raw/{video}"]
     classes, boxes = something.clip_boxes(frames[start:end], mapping, count, video)
     height, width = raw.shape[1:3]
-    # The recorded draws come from Python's generator with the seed 2000 + index.
-    relations = something.clip_relations(something.extents_of(boxes, width, height), random.Random(2000 + index))
+    draws = random.Random(seed_of(case) + index)
+    relations = something.clip_relations(something.extents_of(boxes, width, height), draws)
     boxes = boxes / (width, height, width, height)
     keys = something.action_keys(row[1], len(classes), last - first)
     progress = keys["action_progress"]

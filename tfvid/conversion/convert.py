@@ -115,7 +115,10 @@ def _data(request, converter, hparams):
             raise UserError(
                 f"{key}: expected a value in --hparams or --hparams_override={key}=N, or a known --dataset. Received: none"
             )
-    return hparams, published_spec(hparams, *sizes)
+    spec = published_spec(hparams, *sizes)
+    if own is not None and any(k not in spec for k in models.model_class(request.model).REQUIRED_KEYS):
+        spec = own(hparams) | spec  # the model sees more than frames, actions and states
+    return hparams, spec
 
 
 def _read_torch(path):

@@ -4,6 +4,8 @@ The original is PyTorch: kernels are OIHW, linear weights [out, in], and `v` of 
 spectral norm runs over (in, k_y, k_x).
 """
 
+import re
+
 import numpy as np
 import tensorflow as tf
 
@@ -209,11 +211,21 @@ def read_source(path):
     if not isinstance(content, dict) or "model_state" not in content:
         raise UserError(f"{path}: expected a checkpoint of AG2Vid with model_state, d_img_state, ...")
     arrays = torch_file.flatten({k: content[k] for k in ("model_state", "d_img_state") if k in content})
-    arrays = {k.replace("d_img_state.module.", "d_img_state.", 1): v for k, v in arrays.items()}
+    arrays = {canonical(k): v for k, v in arrays.items()}
     counters = content.get("counters")
     if isinstance(counters, dict) and isinstance(counters.get("t"), int):
         arrays["step"] = np.int64(counters["t"])
     return arrays
+
+
+def canonical(name):
+    """The name as the original program's own runs have it, whatever was wrapped in a DataParallel when it was saved."""
+    name = re.sub(
+        r"^(model_state\.)(?:module\.)*(acts_to_boxes|acts_to_objs|layout_to_video)\.(?:module\.)*",
+        r"\1\2.module.",
+        name,
+    )
+    return re.sub(r"^(d_img_state\.)(?:module\.)+", r"\1", name)
 
 
 def data_spec(hparams):

@@ -47,7 +47,7 @@ class AG2VidHParams(HParams):
     ngf: int = hp(64, "width of the generator", low=1)
     num_upsampling_layers: str = hp("normal", "depth of the generator", choices=tuple(UPSAMPLINGS))
     norm_G: str = hp("spectralspadesyncbatch3x3", "[spectral]spade<syncbatch|batch|instance>3x3")
-    aspect_ratio: float = hp(1.0, "width / height of the generator's first map", low=0.01)
+    aspect_ratio: float = hp(1.0, "width / height of the frames; the original's are square", low=0.01)
     nff: int = hp(32, "width of the flow network", low=1)
     n_downsample_F: int = hp(3, "halvings in the flow network", low=0)
     n_blocks_F: int = hp(6, "residual blocks of the flow network", low=0)
@@ -80,19 +80,48 @@ class AG2VidHParams(HParams):
 
     IGNORED_KEYS: typing.ClassVar[dict] = {
         key: None
-        for key in (
+        for key in (  # flags of the original that have no effect there, or none here
             "frames_per_action_graph initial_frames_per_sample num_iterations"
             " num_val_samples shuffle_val loader_num_workers include_relationships number_of_objects"
-            " dataset_size grid_size g_mask_dim mask_noise_dim normalization activation netD_subarch"
+            " dataset_size grid_size mask_size g_mask_dim mask_noise_dim normalization activation netD_subarch"
             " netD netG model name label2coco checkpoints_dir cache_data num_workers worker_id n_frames_D print_every"
             " checkpoint_every output_dir run_name timing checkpoint_name checkpoint_gan_name checkpoint_graph_name"
             " restore_checkpoint freeze_graph use_cuda gpu_ids norm_E resize_or_crop load_size fine_size no_flip label_nc"
             " contain_dontcare_label output_nc init_type init_variance z_dim no_instance nef niter niter_decay optimizer"
             " D_steps_per_G no_TTUR lambda_kld debug lambda_obj discriminator_obj_loss_weight"
             " discriminator_temporal_loss_weight mask_pred_loss_weight pool_size ac_loss_weight resolution full_test"
-            " gan_loss_type d_normalization d_padding d_activation d_obj_arch crop_size vocab semantic_nc"
+            " image_size gan_loss_type d_normalization d_padding d_activation d_obj_arch crop_size vocab semantic_nc"
         ).split()
-    } | {"mask_size": (0,), "mlp_normalization": ("none",), "layout_arch": ("graph",), "use_actions_loss": (1,)}
+    } | {"mlp_normalization": ("none",), "layout_arch": ("graph",), "use_actions_loss": (1,)}
+
+    @classmethod
+    def from_dict(cls, values, source="hyper-parameters", quiet=False):
+        return super().from_dict(cls._of_run_args(values) if "learning_rate" in values else values, source, quiet)
+
+    @classmethod
+    def _of_run_args(cls, values):
+        """The original's run_args.json, all its flags and the vocabulary, in our words; ours beside them stand."""
+        found = {"lr": values["learning_rate"], "image_node": values.get("dataset") != "smth_else"}
+        if "coupled_motion_apperance" in values:
+            found["coupled_motion_appearance"] = values["coupled_motion_apperance"]
+        if isinstance(values.get("frames_per_action_graph"), int):
+            found["sequence_length"] = 4 * values["frames_per_action_graph"]
+        vocabulary = values.get("vocab")
+        if vocabulary is not None:
+            try:
+                found["attribute_sizes"] = [max(v.values()) + 1 for v in vocabulary["attributes"].values()]
+                found["num_predicates"] = len(vocabulary["pred_name_to_idx"])
+                found["num_actions"] = len(vocabulary["action_name_to_idx"])
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise HParamsError(
+                    "vocab: expected attributes, pred_name_to_idx and action_name_to_idx, as in the original's run_args.json"
+                ) from None
+        found |= {k: v for k, v in values.items() if k not in ("learning_rate", "coupled_motion_apperance")}
+        found["gconv_pooling"] = "avg"  # what the original does whatever it is told
+        if found.get("dataset") == "smth_else":
+            found["dataset"] = "something"
+        switches = {f.name for f in dataclasses.fields(cls) if f.type in (bool, "bool")}
+        return {k: bool(v) if k in switches and v in (0, 1) else v for k, v in found.items()}
 
     def validate(self):
         super().validate()
@@ -108,9 +137,19 @@ class AG2VidHParams(HParams):
             )
         if self.context_frames:
             self.require(
-                self.context_frames >= self.n_frames_G - 1, "context_frames", f"n_frames_G - 1 = {self.n_frames_G - 1}"
+                self.context_frames >= self.n_frames_G - 1,
+                "context_frames",
+                f"at least n_frames_G - 1 = {self.n_frames_G - 1}",
             )
-        self.require(len(self.attribute_sizes) > 0, "attribute_sizes", "at least one attribute")
+        if self.long_sequence_length:
+            self.require(
+                self.graph_only or self.long_sequence_length >= self.n_frames_G,
+                "long_sequence_length",
+                f"at least n_frames_G={self.n_frames_G}",
+            )
+        most = 3 * self.gconv_dim
+        self.require(0 < len(self.attribute_sizes) <= most, "attribute_sizes", f"1 to {most} attributes")
+        self.require(self.num_upsampling_layers != "most" or self.ngf > 1, "ngf", "at least 2 with the layers 'most'")
         for key, parse in (("norm_G", parse_spade), ("norm_D", parse_norm), ("norm_F", parse_norm)):
             try:
                 parse(getattr(self, key))

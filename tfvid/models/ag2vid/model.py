@@ -8,13 +8,14 @@ from tfvid.errors import UserError
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.metrics import boxes as box_metrics
 from tfvid.metrics import frames as frame_metrics
+from tfvid.models import float_policy
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
 from tfvid.models.ag2vid.layout import concat_layouts, make_layout
 from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
-from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, resample
+from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, first_size, resample
 from tfvid.models.optimizers import Adam
 from tfvid.models.perceptual import PerceptualVGG
 from tfvid.models.shared_function import shared_function
@@ -61,21 +62,25 @@ class AG2Vid(VideoModel):
                 *vocabulary, num_layers=h.gconv_num_layers, only_actions=h.only_temporal, name=name, **graph
             )
 
-        self.acts_to_boxes = mover("acts_to_boxes")
+        with self._wide():
+            self.acts_to_boxes = mover("acts_to_boxes")
         optimizers = {"graph": self._adam(self.acts_to_boxes.trainable_variables, "graph")}
         if not h.graph_only:
             self._check_images()
-            self.acts_to_objs = None if h.coupled_motion_appearance else mover("acts_to_objs")
+            with self._wide():
+                self.acts_to_objs = None if h.coupled_motion_appearance else mover("acts_to_objs")
+                self.appearance = AttributeEmbedding(h.attribute_sizes, h.appearance_dim, name="appearance")
             self._build_video()
-            self.discriminator = ActionDiscriminator(
-                *vocabulary,
-                num_scales=h.num_D,
-                width=h.ndf,
-                num_layers=h.n_layers_D,
-                norm=h.norm_D,
-                name="discriminator",
-                **graph,
-            )
+            with self._wide():
+                self.discriminator = ActionDiscriminator(
+                    *vocabulary,
+                    num_scales=h.num_D,
+                    width=h.ndf,
+                    num_layers=h.n_layers_D,
+                    norm=h.norm_D,
+                    name="discriminator",
+                    **graph,
+                )
             parts = [p for p in (self.acts_to_objs, self.appearance, self.video) if p is not None]
             generator = [v for part in parts for v in part.trainable_variables]
             optimizers["generator"] = self._adam(generator, "generator")
@@ -85,22 +90,36 @@ class AG2Vid(VideoModel):
                     layer.warm_up()
         self.finish_build(optimizers)
 
+    def _wide(self):
+        """Within it networks compute in at least float32; only the video generator may be narrower.
+
+        Boxes, times and coordinates have no place in bfloat16, and the graphs are cheap.
+        """
+        return float_policy("float64" if self.hparams.precision == "float64" else "float32")
+
     def _adam(self, variables, name):
         return Adam(variables, beta1=self.hparams.beta1, beta2=self.hparams.beta2, form="torch", name=name)
 
     def _check_images(self):
         if "images" not in self.spec:
             raise UserError("AG2Vid draws frames: expected images in the data, or graph_only=true. Received: none")
-        height, width = self.spec["images"].shape[1:3]
-        factor = 2 ** UPSAMPLINGS[self.hparams.num_upsampling_layers]
-        if height != width or height % factor:
+        h, (height, width, channels) = self.hparams, self.spec["images"].shape[1:]
+        if channels != 3:
+            raise UserError(f"AG2Vid: expected frames of 3 channels. Received: {channels}")
+        factor = 2 ** UPSAMPLINGS[h.num_upsampling_layers]
+        drawn = tuple(n * factor for n in first_size(width, h.num_upsampling_layers, h.aspect_ratio))
+        if drawn != (height, width):
+            kind = "square frames" if h.aspect_ratio == 1 else f"frames of aspect_ratio={h.aspect_ratio:g}"
+            raise UserError(f"AG2Vid: expected {kind} with sides divisible by {factor}. Received: {height}x{width}")
+        halvings = 2**h.n_downsample_F
+        if height % halvings or width % halvings:
             raise UserError(
-                f"AG2Vid: expected square frames with a side divisible by {factor}. Received: {height}x{width}"
+                f"n_downsample_F: expected frames with sides divisible by 2^n_downsample_F = {halvings}."
+                f" Received: n_downsample_F={h.n_downsample_F} and {height}x{width}"
             )
 
     def _build_video(self):
         h = self.hparams
-        self.appearance = AttributeEmbedding(h.attribute_sizes, h.appearance_dim, name="appearance")
         layout_channels = len(h.attribute_sizes) * h.appearance_dim + h.gconv_dim
         self.video = VideoGenerator(
             layout_channels,
@@ -133,6 +152,12 @@ class AG2Vid(VideoModel):
             raise UserError(
                 f"objects: expected {known} attributes for attribute_sizes={list(self.hparams.attribute_sizes)}."
                 f" Received: {attributes}"
+            )
+        frames, least = self.spec["boxes"].shape[0], 1 if self.hparams.graph_only else self.hparams.frames_per_action
+        if frames is not None and frames < least:
+            raise UserError(
+                f"frames_per_action: expected at most the {frames} frames of the data's clips."
+                f" Received: frames_per_action={least}"
             )
         if not self.hparams.image_node and "relations" not in self.spec:
             raise UserError("relations: expected them in the data where image_node is false. Received: none")

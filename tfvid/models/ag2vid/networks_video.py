@@ -35,8 +35,10 @@ class InstanceNorm(keras.layers.Layer):
     """(x - mean) / sqrt(variance + 1e-5) of each channel of each image; nothing is learnt."""
 
     def call(self, x, training=False):
+        dtype = x.dtype
+        x = ops.cast(x, self.variable_dtype)  # statistics in bfloat16 would be far off
         mean, variance = ops.moments(x, (1, 2), keepdims=True)
-        return (x - mean) * ops.rsqrt(variance + 1e-5)
+        return ops.cast((x - mean) * ops.rsqrt(variance + 1e-5), dtype)
 
 
 def make_norm(kind, channels, affine, name):
@@ -59,8 +61,8 @@ def parse_norm(text):
 def parse_spade(text):
     """ "spectralspadesyncbatch3x3" -> (True, "syncbatch", 3)."""
     match = re.fullmatch(r"(spectral)?spade(syncbatch|batch|instance)(\d)x\3", text)
-    if not match:
-        raise ValueError(f"expected [spectral]spade<syncbatch|batch|instance><k>x<k>. Received: {text!r}")
+    if not match or int(match[3]) % 2 == 0:
+        raise ValueError(f"expected [spectral]spade<syncbatch|batch|instance><k>x<k>, k odd. Received: {text!r}")
     return bool(match[1]), match[2], int(match[3])
 
 
@@ -340,6 +342,12 @@ class SpadeBlock(keras.layers.Layer):
 UPSAMPLINGS = {"normal": 5, "more": 6, "most": 7}
 
 
+def first_size(width, upsampling, aspect_ratio):
+    """(rows, columns) of the generator's first map for frames of this width; its frames are that times 2^5, 2^6, 2^7."""
+    columns = width // 2 ** UPSAMPLINGS[upsampling]
+    return round(columns / aspect_ratio), columns
+
+
 class SpadeGenerator(keras.layers.Layer):
     """Draws a frame in [-1, 1] from a map of the frame's size.
 
@@ -385,8 +393,7 @@ class SpadeGenerator(keras.layers.Layer):
         self.built = True
 
     def call(self, condition, training, calls=1):
-        columns = condition.shape[2] // 2 ** UPSAMPLINGS[self.upsampling]
-        rows = round(columns / self.aspect_ratio)
+        rows, columns = first_size(condition.shape[2], self.upsampling, self.aspect_ratio)
         conditions = Pyramid(condition)
         x = self.first(conditions.at(rows, columns))
         for name, block in self.blocks.items():
@@ -420,7 +427,8 @@ class VideoGenerator(keras.layers.Layer):
         flow_norm="spectralsyncbatch",
         name=None,
     ):
-        super().__init__(name=name)
+        # Frames, flows and source coordinates stay as wide as they come.
+        super().__init__(name=name, autocast=False)
         self.align_corners = align_corners
         seen = num_frames * layout_channels
         self.flow = FlowNetwork(seen + 3 * (num_frames - 1), norm=flow_norm, name="flow", **flow)
@@ -443,7 +451,8 @@ class VideoGenerator(keras.layers.Layer):
         Returns:
           frame [B, H, W, 3], flow [B, H, W, 2] in pixels, warped [B, H, W, 3].
         """
-        flow = self.flow(previous, training=training, layouts=layouts, calls=calls)
+        flow = ops.cast(self.flow(previous, training=training, layouts=layouts, calls=calls), previous.dtype)
         warped = resample(previous[..., -3:], flow, self.align_corners)
         condition = self.condition(warped, training=training, layouts=layouts, calls=calls)
-        return self.generator(condition, training=training, calls=calls) + warped, flow, warped
+        residual = ops.cast(self.generator(condition, training=training, calls=calls), warped.dtype)
+        return residual + warped, flow, warped

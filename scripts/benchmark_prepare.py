@@ -27,7 +27,8 @@ _BEAM = flags.DEFINE_string("beam_options", None, "measure Apache Beam instead: 
 
 
 def main():
-    from tfvid.data.prepare import parse_size, prepare
+    from tfvid.data.preparation import parse_size
+    from tfvid.data.prepare import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         source = _SOURCE.value

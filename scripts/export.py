@@ -19,7 +19,8 @@ _STEP = flags.DEFINE_integer("step", None, "training step of the checkpoint; def
 
 
 def main():
-    from tfvid.serving.export import export, read_signatures
+    from tfvid.serving.export import export
+    from tfvid.serving.saved_model import read_signatures
     from tfvid.training.run_folder import RunFolder
 
     run = RunFolder.open(_CHECKPOINT.value)

@@ -17,14 +17,14 @@ from tfvid import cli
 
 cli.import_tensorflow_quietly()  # the flags below are those of modules that need it
 
-from tfvid.data import prepare as prepare_lib  # noqa: E402
-from tfvid.data import records  # noqa: E402
+from tfvid.data import preparation, records  # noqa: E402
+from tfvid.data.prepare import prepare  # noqa: E402
 from tfvid.data.source import open_source  # noqa: E402
 from tfvid.data.verify import verify_source  # noqa: E402
 from tfvid.errors import UserError  # noqa: E402
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("dataset", None, f"Data set to prepare: {', '.join(sorted(prepare_lib.PREPARATIONS))}.")
+flags.DEFINE_string("dataset", None, f"Data set to prepare: {', '.join(sorted(preparation.PREPARATIONS))}.")
 flags.DEFINE_string("source_dir", None, "Folder with the videos; breakout and demo need none.")
 flags.DEFINE_string("output_dir", None, "Folder to write, or to check; default data/<dataset>.")
 flags.DEFINE_enum(
@@ -44,8 +44,8 @@ flags.DEFINE_bool("verify", False, "Check the data set in --output_dir instead o
 def define_options():
     """One flag for each option of any data set, with the default of each in its help."""
     users = {}
-    for name in sorted(prepare_lib.PREPARATIONS):
-        for option, value in prepare_lib.preparation_class(name).OPTIONS.items():
+    for name in sorted(preparation.PREPARATIONS):
+        for option, value in preparation.preparation_class(name).OPTIONS.items():
             users.setdefault(option, []).append((name, value))
     for option, uses in users.items():
         text = "; ".join(f"{name}: {value.doc} (default {value.default!r})" for name, value in uses)
@@ -58,19 +58,19 @@ OPTIONS = define_options()
 
 def main():
     if not FLAGS.dataset:
-        raise UserError(f"--dataset: expected one of {', '.join(sorted(prepare_lib.PREPARATIONS))}, received none")
+        raise UserError(f"--dataset: expected one of {', '.join(sorted(preparation.PREPARATIONS))}, received none")
     folder = FLAGS.output_dir or f"data/{FLAGS.dataset}"
     given = {name: FLAGS[name].value for name in OPTIONS if FLAGS[name].value is not None}
     if FLAGS.verify:
         report = verify_source(open_source(FLAGS.dataset, folder))
     else:
-        if FLAGS.dataset not in prepare_lib.PREPARATIONS:
+        if FLAGS.dataset not in preparation.PREPARATIONS:
             raise UserError(
-                f"--dataset: expected one of {', '.join(sorted(prepare_lib.PREPARATIONS))}. Received: {FLAGS.dataset!r}"
+                f"--dataset: expected one of {', '.join(sorted(preparation.PREPARATIONS))}. Received: {FLAGS.dataset!r}"
             )
-        known = prepare_lib.preparation_class(FLAGS.dataset).OPTIONS
-        values = {k: prepare_lib.parse_option(known[k], k, v) if k in known else v for k, v in given.items()}
-        info = prepare_lib.prepare(
+        known = preparation.preparation_class(FLAGS.dataset).OPTIONS
+        values = {k: preparation.parse_option(known[k], k, v) if k in known else v for k, v in given.items()}
+        info = prepare(
             FLAGS.dataset, FLAGS.source_dir, folder, values, FLAGS.encoding, FLAGS.max_broken, FLAGS.processes,
             FLAGS.overwrite, beam_options=FLAGS.beam_options,
         )  # fmt: skip

@@ -66,7 +66,7 @@ def clip(folder):
     """{key: array} of one clip, batch 1, of the data that the model was trained on."""
     from tfvid import models
     from tfvid.data.source import open_source
-    from tfvid.serving.export import read_description
+    from tfvid.serving.saved_model import read_description
 
     described = read_description(folder)
     hparams = models.model_class(described["model"]).HPARAMS.from_dict(described["hparams"], folder)

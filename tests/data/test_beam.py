@@ -9,8 +9,10 @@ import sys
 import pytest
 
 from tests.data.test_prepare import TINY, _files, _write_videos
-from tfvid.data import prepare as prepare_lib
-from tfvid.data.prepare import Group, Item, prepare
+from tfvid.data import groups, preparation
+from tfvid.data.groups import Group
+from tfvid.data.preparation import Item
+from tfvid.data.prepare import prepare
 from tfvid.data.records import DataError
 from tfvid.errors import UserError
 
@@ -60,7 +62,7 @@ def test_too_many_broken_videos_stop_the_pipeline(tmp_path):
 @needs_beam
 def test_failure_of_a_worker_is_one_line_and_the_same_command_goes_on(tmp_path, monkeypatch):
     _prepare("demo", None, tmp_path / "whole", TINY, items_per_file=2)
-    real, calls = prepare_lib.write_group, []
+    real, calls = groups.write_group, []
 
     def fails(job, group, prepared=None):
         calls.append(group.file_name)
@@ -68,11 +70,11 @@ def test_failure_of_a_worker_is_one_line_and_the_same_command_goes_on(tmp_path, 
             raise OSError(28, "No space left on device")
         return real(job, group, prepared)
 
-    monkeypatch.setattr(prepare_lib, "write_group", fails)
+    monkeypatch.setattr(groups, "write_group", fails)
     with pytest.raises(DataError, match="the Beam pipeline failed: .*No space left on device.*; the same") as e:
         _prepare("demo", None, tmp_path / "parts", TINY, HERE, items_per_file=2)
     assert "\n" not in str(e.value)
-    monkeypatch.setattr(prepare_lib, "write_group", real)
+    monkeypatch.setattr(groups, "write_group", real)
     _prepare("demo", None, tmp_path / "parts", TINY, HERE, items_per_file=2)
     _assert_same(tmp_path / "whole", tmp_path / "parts")
 
@@ -81,10 +83,10 @@ def test_failure_of_a_worker_is_one_line_and_the_same_command_goes_on(tmp_path, 
 def test_stopped_workers_leave_what_is_left(tmp_path):
     from tfvid.data import beam
 
-    job = prepare_lib.Job("demo", None, str(tmp_path), prepare_lib.checked_options(_demo_options(), TINY), "raw")
+    job = groups.Job("demo", None, str(tmp_path), preparation.checked_options(_demo_options(), TINY), "raw")
     (tmp_path / ".progress").mkdir()
     (tmp_path / "train").mkdir()
-    group = prepare_lib.make_groups(prepare_lib.preparation("demo", None, TINY).items(), 2)[0]
+    group = groups.make_groups(preparation.make_preparation("demo", None, TINY).items(), 2)[0]
     worker = beam.WriteGroup(job)
     worker.setup()
     (tmp_path / ".progress" / beam.STOP_FILE).write_text("stop")
@@ -94,7 +96,7 @@ def test_stopped_workers_leave_what_is_left(tmp_path):
 
 
 def _demo_options():
-    return prepare_lib.preparation_class("demo").OPTIONS
+    return preparation.preparation_class("demo").OPTIONS
 
 
 @needs_beam

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfvid import cli
-from tfvid.data.prepare import preparation
+from tfvid.data.preparation import make_preparation
 from tfvid.data.records import is_folder
 from tfvid.data.source import open_source
 from tfvid.errors import UserError
@@ -24,7 +24,7 @@ def unreachable(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "opens", [lambda path: open_source("bair", path), lambda path: preparation("kth", path, {})], ids=["read", "prepare"]
+    "opens", [lambda path: open_source("bair", path), lambda path: make_preparation("kth", path, {})], ids=["read", "prepare"]
 )
 def test_the_reason_is_told(unreachable, capsys, opens):
     with pytest.raises(tf.errors.FailedPreconditionError) as e:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tfvid.data import hdf5_shards
-from tfvid.data.prepare import BrokenItem, prepare
+from tfvid.data.preparation import BrokenItem
+from tfvid.data.prepare import prepare
 from tfvid.data.source import open_source
 from tfvid.data.video_files import encode_png, write_mp4
 from tfvid.errors import UserError

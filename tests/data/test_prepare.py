@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from tests import commands
-from tfvid.data import folder_lock
-from tfvid.data import prepare as prepare_lib
+from tfvid.data import folder_lock, groups, local_pool
 from tfvid.data import source as source_lib
-from tfvid.data.prepare import cut_into_clips, parse_size, prepare, split_of_fractions
+from tfvid.data.preparation import cut_into_clips, parse_size, split_of_fractions
+from tfvid.data.prepare import prepare
 from tfvid.data.records import DataError, DatasetInfo
 from tfvid.data.source import open_source
 from tfvid.data.video_files import encode_png, write_gif
@@ -56,7 +56,7 @@ def test_description_counts_what_is_there(tmp_path):
 
 def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     _prepare(tmp_path / "whole")
-    real, calls = prepare_lib.write_group, []
+    real, calls = groups.write_group, []
 
     def interrupted(job, group, prepared=None):
         calls.append(group.file_name)
@@ -64,7 +64,7 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(job, group, prepared)
 
-    monkeypatch.setattr(prepare_lib, "write_group", interrupted)
+    monkeypatch.setattr(local_pool, "write_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _prepare(tmp_path / "parts")
     assert not (tmp_path / "parts" / "dataset_info.json").exists()
@@ -321,7 +321,7 @@ def test_demo_goes_on_where_its_first_use_was_interrupted(tmp_path, monkeypatch)
     def interrupted(job, group, prepared=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_lib, "write_group", interrupted)
+    monkeypatch.setattr(local_pool, "write_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _prepare(tmp_path)
     asked = []

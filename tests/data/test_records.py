@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvid.data import prepare as prepare_lib
 from tfvid.data import records
+from tfvid.data.prepare import prepare
 from tfvid.data.records import DataError, DatasetInfo
 from tfvid.data.source import open_source
 from tfvid.data.verify import verify_source
@@ -69,7 +69,7 @@ def test_wrong_clip_is_one_line(changes, message):
 
 def test_ram_file_system_round_trip(hparams_of):
     options = {"size": 16, "clip_length": 4, "train_clips": 3, "val_clips": 0, "test_clips": 1}
-    info = prepare_lib.prepare("demo", None, "ram://data/demo", options, progress=False)
+    info = prepare("demo", None, "ram://data/demo", options, progress=False)
     source = open_source("demo", "ram://data/demo")
     assert source.splits() == ["train", "test"] and info.splits["train"]["clips"] == 3
     batch = next(iter(source.training_batches("train", hparams_of(source, sequence_length=3), 2, seed=0)))

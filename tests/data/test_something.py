@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tfvid.data import something
-from tfvid.data.prepare import BrokenItem, prepare
+from tfvid.data.preparation import BrokenItem
+from tfvid.data.prepare import prepare
 from tfvid.data.records import DataError
 from tfvid.data.source import open_source
 from tfvid.data.video_files import encode_png

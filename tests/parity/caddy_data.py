@@ -8,7 +8,7 @@ import numpy as np
 from tests.parity.caddy_parts import make_vgg
 from tests.parity.caddy_support import channels_first, channels_last
 from tfvid.data.caddy_videos import CaddyVideos, read_annotated_video, summed_rewards
-from tfvid.data.prepare import cut_into_clips
+from tfvid.data.preparation import cut_into_clips
 from tfvid.metrics import actions, detection, distributions
 from tfvid.metrics import frames as frame_metrics
 from tfvid.models.caddy import losses

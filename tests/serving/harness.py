@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tests import commands
-from tfvid.serving.export import SERVING_DEFAULT, read_signatures
+from tfvid.serving.saved_model import SERVING_DEFAULT, read_signatures
 
 
 def run_alone(path, request, tmp_path, signature=SERVING_DEFAULT):

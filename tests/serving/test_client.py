@@ -19,7 +19,8 @@ from tests.serving.test_export import ServedToy
 from tests.toy_model import toy_hparams, toy_images, toy_spec
 from tfvid import models
 from tfvid.serving import messages, request
-from tfvid.serving.export import export, read_signatures
+from tfvid.serving.export import export
+from tfvid.serving.saved_model import read_signatures
 from tfvid.serving.warmup import read_warmup
 
 ROOT = pathlib.Path(__file__).parents[2]

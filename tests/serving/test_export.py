@@ -12,7 +12,8 @@ import tensorflow as tf
 from tests.serving.harness import check_served
 from tests.toy_model import CONTEXT, SIZE, Toy, toy_hparams, toy_images, toy_spec
 from tfvid.errors import UserError
-from tfvid.serving.export import export, read_signatures, versions
+from tfvid.serving.export import export
+from tfvid.serving.saved_model import read_signatures, versions
 
 
 class ServedToy(Toy):

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tests.serving.harness import check_served
 from tfvid import models
-from tfvid.serving.export import export, read_signatures
+from tfvid.serving.export import export
+from tfvid.serving.saved_model import read_signatures
 
 IMAGES = {"images": tf.TensorSpec([6, 32, 32, 3], tf.uint8)}
 ROBOT = {

@@ -15,7 +15,8 @@ from tests.serving.test_export import ServedToy
 from tests.toy_model import CONTEXT, toy_hparams, toy_images, toy_spec
 from tfvid.errors import UserError
 from tfvid.serving import request
-from tfvid.serving.export import export, read_description, read_signatures
+from tfvid.serving.export import export
+from tfvid.serving.saved_model import read_description, read_signatures
 
 
 @pytest.fixture

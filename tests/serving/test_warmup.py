@@ -10,7 +10,8 @@ from tests.serving.harness import request_for, run_alone, run_c_api
 from tests.serving.test_export import ServedToy
 from tests.toy_model import CONTEXT, SIZE, toy_hparams, toy_images, toy_spec
 from tfvid.serving import messages
-from tfvid.serving.export import export, read_signatures, versions
+from tfvid.serving.export import export
+from tfvid.serving.saved_model import read_signatures, versions
 from tfvid.serving.warmup import WARMUP_FILE, read_warmup
 
 VALUES = {

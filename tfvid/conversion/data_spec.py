@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfvid.data.prepare import PREPARATIONS, preparation_class
+from tfvid.data.preparation import PREPARATIONS, preparation_class
 from tfvid.data.source import FORMATS
 from tfvid.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Preparation as an Apache Beam pipeline: the groups of `prepare`, worked on by any runner.
+"""Preparation as an Apache Beam pipeline: the groups of `groups`, worked on by any runner.
 
 The pipeline is Create(groups) | Reshuffle | `write_group`, nothing else: workers write
 record files and results where the local processes write them, so that files, restart and
@@ -23,7 +23,7 @@ import threading  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import logging  # noqa: E402
 
-from tfvid.data import prepare, records  # noqa: E402
+from tfvid.data import groups, preparation, records  # noqa: E402
 from tfvid.errors import UserError  # noqa: E402
 
 python_logging.disable(python_logging.WARNING)  # of libraries for clouds that are not installed
@@ -89,19 +89,19 @@ def _local_runner(options):
 
 
 def encode_group(group):
-    """A `prepare.Group` as JSON text."""
+    """A `groups.Group` as JSON text."""
     return json.dumps(dataclasses.asdict(group))
 
 
 def decode_group(text):
-    """The `prepare.Group` of `encode_group`."""
+    """The `groups.Group` of `encode_group`."""
     fields = json.loads(text)
-    items = tuple(prepare.Item(**item) for item in fields.pop("items"))
-    return prepare.Group(**fields, items=items)
+    items = tuple(preparation.Item(**item) for item in fields.pop("items"))
+    return groups.Group(**fields, items=items)
 
 
 class WriteGroup(beam.DoFn):
-    """`prepare.write_group` in a worker of any runner; nothing once the stop file is there."""
+    """`groups.write_group` in a worker of any runner; nothing once the stop file is there."""
 
     def __init__(self, job):
         self._job = dataclasses.asdict(job)
@@ -109,24 +109,24 @@ class WriteGroup(beam.DoFn):
 
     def setup(self):
         """Once in each worker: the data set's work items and their function."""
-        job = prepare.Job(**self._job)
+        job = groups.Job(**self._job)
         if os.getpid() != self._driver:
             import cv2
 
             cv2.setNumThreads(1)  # workers share the cores among them
-        self._prepared = prepare.preparation(job.dataset, job.source_dir, job.options)
+        self._prepared = preparation.make_preparation(job.dataset, job.source_dir, job.options)
 
     def process(self, text):
         """One group of `encode_group`; yields the name of its file."""
-        job, group = prepare.Job(**self._job), decode_group(text)
+        job, group = groups.Job(**self._job), decode_group(text)
         if tf.io.gfile.exists(stop_path(job.output_dir)):
             return
-        yield prepare.write_group(job, group, self._prepared)["file"]
+        yield groups.write_group(job, group, self._prepared)["file"]
 
 
 def stop_path(output_dir):
     """While this file is there, workers leave what is left to do."""
-    return os.path.join(output_dir, prepare.PROGRESS_FOLDER, STOP_FILE)
+    return os.path.join(output_dir, groups.PROGRESS_FOLDER, STOP_FILE)
 
 
 def results(job, todo, options):
@@ -135,7 +135,7 @@ def results(job, todo, options):
     A caller that does not wait for all of them stops the workers.
 
     Args:
-      job: `prepare.Job`.
+      job: `groups.Job`.
       todo: groups to work on.
       options: of `parse_options`.
 
@@ -146,9 +146,9 @@ def results(job, todo, options):
         return
     if any("ram://" in p for p in (job.output_dir, job.source_dir or "")):
         raise UserError("--beam_options: expected folders that all workers reach; ram:// lives in one process")
-    waiting = {os.path.basename(prepare.result_path(job.output_dir, g)): g for g in todo}
+    waiting = {os.path.basename(groups.result_path(job.output_dir, g)): g for g in todo}
     for name in (STOP_FILE, *waiting):  # of an earlier run
-        path = os.path.join(job.output_dir, prepare.PROGRESS_FOLDER, name)
+        path = os.path.join(job.output_dir, groups.PROGRESS_FOLDER, name)
         if tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
     pipeline = _Running(job, todo, options)
@@ -156,11 +156,11 @@ def results(job, todo, options):
     try:
         while waiting:
             ended = pipeline.wait(pause)
-            there = set(tf.io.gfile.listdir(os.path.join(job.output_dir, prepare.PROGRESS_FOLDER)))
+            there = set(tf.io.gfile.listdir(os.path.join(job.output_dir, groups.PROGRESS_FOLDER)))
             found = [name for name in waiting if name in there]
             for name in found:
                 group = waiting.pop(name)
-                yield group, records.read_json(prepare.result_path(job.output_dir, group))
+                yield group, records.read_json(groups.result_path(job.output_dir, group))
             if ended and not found:
                 break
             pause = min(2 * pause, 5.0)  # a listing of a bucket takes time and money
@@ -191,8 +191,8 @@ class _Running:
         )
         try:
             pipeline = beam.Pipeline(runner=make_runner(options), options=options)
-            groups = pipeline | beam.Create([encode_group(g) for g in todo]) | beam.Reshuffle()
-            _ = groups | "write_group" >> beam.ParDo(WriteGroup(job))
+            work = pipeline | beam.Create([encode_group(g) for g in todo]) | beam.Reshuffle()
+            _ = work | "write_group" >> beam.ParDo(WriteGroup(job))
             running = pipeline.run()
             running.wait_until_finish()
             self._state = running.state

@@ -12,7 +12,7 @@ clip never runs across the end of a game.
 
 import numpy as np
 
-from tfvid.data.prepare import Item, Option, Preparation, parse_size, split_of_fractions
+from tfvid.data.preparation import Item, Option, Preparation, parse_size, split_of_fractions
 from tfvid.data.video_files import resize_frames
 from tfvid.errors import UserError
 

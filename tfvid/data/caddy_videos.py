@@ -16,7 +16,7 @@ from PIL import Image
 
 from tfvid.conversion.pickle_reader import PickleError, read_pickle
 from tfvid.data.folders import names_in
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, cut_into_clips, parse_size
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, cut_into_clips, parse_size
 from tfvid.data.records import SPLITS
 from tfvid.data.video_files import check_fps, frame_files, natural_key, read_bytes, read_image
 from tfvid.errors import UserError

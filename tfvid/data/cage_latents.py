@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfvid.data.formats import ReadOptions, cut_clip
 from tfvid.data.index import build_index
-from tfvid.data.prepare import Item, Option, Preparation
+from tfvid.data.preparation import Item, Option, Preparation
 from tfvid.data.records import SPLITS, DatasetInfo
 from tfvid.errors import UserError
 

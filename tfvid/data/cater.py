@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvid.data.caddy_videos import transform
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation
 from tfvid.data.records import DataError, pad_scene, read_json
 from tfvid.data.video_files import open_video, read_bytes
 from tfvid.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvid.data.hdf5_shards import stretched
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, cut_into_clips
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, cut_into_clips
 from tfvid.data.video_files import open_video
 from tfvid.data.video_folder import find_videos
 from tfvid.errors import UserError

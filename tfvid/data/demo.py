@@ -8,7 +8,7 @@ and a cross glide behind it and bounce as well. Frames are 32 x 32 by default.
 import numpy as np
 
 from tfvid.data.generated import GeneratedClips
-from tfvid.data.prepare import Option
+from tfvid.data.preparation import Option
 
 ACTIONS = ("stay", "right", "left", "down", "up")
 _REVERSE = (0, 2, 1, 4, 3)

@@ -10,7 +10,8 @@ from absl import logging
 from tfvid.data.figures import draw_clip
 from tfvid.data.generated import GeneratedClips
 from tfvid.data.penn import pose_box
-from tfvid.data.prepare import Option, prepare
+from tfvid.data.preparation import Option
+from tfvid.data.prepare import prepare
 
 ACTIONS = ("wave", "squat", "jumping_jack", "kick")
 # Standing figure in units of its height, the hips at (0, 0), y down; joints as in Penn Action.

@@ -8,7 +8,7 @@ are 64 x 64 by default.
 import numpy as np
 
 from tfvid.data.generated import GeneratedClips
-from tfvid.data.prepare import Option
+from tfvid.data.preparation import Option
 from tfvid.data.records import pad_scene
 
 SHAPES, SIZES = ("cube", "sphere", "cone"), ("small", "large")

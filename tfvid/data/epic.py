@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfvid.data.folders import walk
 from tfvid.data.hdf5_shards import stretched
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.video_files import IMAGE_SUFFIXES, decode_image, natural_key, open_video
 from tfvid.data.video_folder import find_videos
 from tfvid.errors import UserError

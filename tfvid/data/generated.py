@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfvid.data.prepare import Item, Preparation
+from tfvid.data.preparation import Item, Preparation
 from tfvid.data.records import SPLITS
 from tfvid.errors import UserError
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfvid.data.folders import names_in
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, cut_into_clips
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, cut_into_clips
 from tfvid.data.records import SPLITS
 from tfvid.data.video_files import check_fps
 from tfvid.errors import UserError

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvid.data.folders import walk
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.video_files import open_video, read_bytes, resize_frames
 from tfvid.errors import UserError
 

@@ -30,7 +30,7 @@ import tensorflow as tf
 from tfvid.data.figures import draw_clip
 from tfvid.data.folders import names_in
 from tfvid.data.mat_file import read_mat
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, split_of_fractions
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, split_of_fractions
 from tfvid.data.records import DataError
 from tfvid.data.video_files import read_bytes, read_image
 from tfvid.errors import UserError

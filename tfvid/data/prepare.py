@@ -1,349 +1,34 @@
-"""Turning videos into records: independent work items and one function on an item.
+"""The whole preparation of a data set: videos become records that are read back and checked.
 
-A `Preparation` lists work items and turns one item into clips. Items are put into groups
-in a fixed order; a group becomes one record file, written under another name and renamed
-when it is whole. So groups can be worked on by any number of processes (or machines), an
-interrupted preparation goes on where it stopped, and the files do not depend on who wrote
-them. At the end everything is read back and checked, and dataset_info.json is written.
+A `Preparation` lists work items and turns one item into clips; items are put into groups
+in a fixed order, and a group becomes one record file (`groups`). So groups can be worked
+on by any number of processes (`local_pool`) or machines (`beam`), an interrupted
+preparation goes on where it stopped, and the files do not depend on who wrote them. At
+the end everything is read back and checked, and dataset_info.json is written.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib
 import json
-import math
-import multiprocessing
 import os
 import re
-import signal
-import sys
-import threading
 import time
-from concurrent import futures
 
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
 from tfvid.data import folder_lock, records
-from tfvid.data.index import OVERHEAD, index_of_entries, save_index
+from tfvid.data.groups import PROGRESS_FOLDER, Job, make_groups, result_path
+from tfvid.data.index import index_of_entries, save_index
+from tfvid.data.local_pool import pool_work
+from tfvid.data.preparation import make_preparation
 from tfvid.data.records import INFO_FILE, SPLITS, DataError, DatasetInfo
 from tfvid.errors import UserError
 
-PROGRESS_FOLDER = ".progress"
-MOST_PIXELS = 2**14  # a side of a frame
 # Names of what a preparation writes into the folder of a split.
 _WRITTEN = re.compile(rf"clips-\d+-of-\d+\.tfrecord|{re.escape(records.INDEX_FILE)}|\.tmp-.*")
-
-# Every data set that can be prepared: name -> "module:class".
-PREPARATIONS = {
-    "breakout": "tfvid.data.breakout:Breakout",
-    "caddy_videos": "tfvid.data.caddy_videos:CaddyVideos",
-    "cage_latents": "tfvid.data.cage_latents:CageLatents",
-    "cater": "tfvid.data.cater:Cater",
-    "clevrer": "tfvid.data.clevrer:Clevrer",
-    "demo": "tfvid.data.demo:Demo",
-    "demo_figures": "tfvid.data.demo_figures:DemoFigures",
-    "demo_scenes": "tfvid.data.demo_scenes:DemoScenes",
-    "epic": "tfvid.data.epic:EpicKitchens",
-    "hdf5_shards": "tfvid.data.hdf5_shards:Hdf5Shards",
-    "kth": "tfvid.data.kth_videos:KthVideos",
-    "penn": "tfvid.data.penn:Penn",
-    "something": "tfvid.data.something:Something",
-    "video_folder": "tfvid.data.video_folder:VideoFolder",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """One option of a preparation.
-
-    Attributes:
-      default: its type is that of the values.
-      doc: meaning and unit.
-      choices: values allowed, or None.
-    """
-
-    default: object
-    doc: str
-    choices: tuple | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One unit of work, independent of all others.
-
-    Attributes:
-      key: unique in the data set; names the item in messages and its clips.
-      split: "train", "val" or "test".
-      payload: plain JSON values that the item's function needs.
-    """
-
-    key: str
-    split: str
-    payload: dict
-
-
-class BrokenItem(UserError):
-    """An item that cannot be read; it is skipped, counted and named."""
-
-
-class Preparation:
-    """One data set to prepare; subclasses are `PREPARATIONS`.
-
-    An object must be the same wherever it is built from the same arguments: it is built
-    anew in each process.
-
-    Attributes:
-      NEEDS_SOURCE: whether `--source_dir` is a must.
-      OPTIONS: {name: Option}.
-      ITEMS_PER_FILE: work items in one record file.
-      DEFAULTS: data-set hyper-parameters for dataset_info.json.
-      ENCODING: what "auto" stands for, one of `records.ENCODINGS`.
-    """
-
-    NEEDS_SOURCE = True
-    ENCODING = "auto"
-    OPTIONS = {}
-    ITEMS_PER_FILE = 16
-    DEFAULTS = {}
-
-    def __init__(self, source_dir, options):
-        self.source_dir = source_dir
-        self.options = checked_options(self.OPTIONS, options)
-        self.validate()
-
-    def validate(self):
-        """Raises UserError for options that cannot be; before any work starts."""
-
-    def items(self):
-        """List of every `Item`, in an order that depends on the source alone."""
-        raise NotImplementedError
-
-    def clips(self, item):
-        """Yields the clips of an item: {key: array} with keys of `records.KEYS`.
-
-        Raises:
-          BrokenItem, VideoError, DataError: the item is skipped and counted as broken.
-        """
-        raise NotImplementedError
-
-    def description(self):
-        """{"source": words, "fps": number or None, "labels": {...}} for dataset_info.json."""
-        raise NotImplementedError
-
-    def defaults(self):
-        """Data-set hyper-parameters of the prepared records."""
-        return dict(self.DEFAULTS)
-
-
-def preparation(name, source_dir, options):
-    """Builds a `Preparation` by the name of its data set; UserError where it is not known."""
-    if name not in PREPARATIONS:
-        raise UserError(f"--dataset: expected one of {', '.join(sorted(PREPARATIONS))}. Received: {name!r}")
-    cls = preparation_class(name)
-    if cls.NEEDS_SOURCE:
-        if not source_dir:
-            raise UserError(f"--source_dir: expected the folder with the {name} videos, received none")
-        if not records.is_folder(source_dir):
-            raise UserError(f"--source_dir: expected a folder, found none at {source_dir!r}")
-    return cls(source_dir, options)
-
-
-def preparation_class(name):
-    """The class of a data set in `PREPARATIONS`."""
-    module, _, cls = PREPARATIONS[name].partition(":")
-    return getattr(importlib.import_module(module), cls)
-
-
-def checked_options(known, given):
-    """Every option with its default where none is given; UserError for a wrong one."""
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise UserError(f"--{unknown[0]}: this data set has no such option, only {', '.join(sorted(known)) or 'none'}")
-    values = {}
-    for name, option in known.items():
-        value = given.get(name, option.default)
-        wanted = type(option.default)
-        if wanted is float and type(value) is int:
-            value = float(value)
-        if type(value) is not wanted:
-            raise UserError(f"--{name}: expected a value of type {wanted.__name__}. Received: {value!r}")
-        if option.choices and value not in option.choices:
-            raise UserError(f"--{name}: expected one of {', '.join(map(str, option.choices))}. Received: {value!r}")
-        values[name] = value
-    return values
-
-
-def parse_option(option, name, text):
-    """The value of an option from a flag's text."""
-    kind = type(option.default)
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        value = kind(text)
-        if kind is float and not math.isfinite(value):
-            raise ValueError
-        return value
-    except (KeyError, ValueError):
-        raise UserError(f"--{name}: expected a value of type {kind.__name__}. Received: {text!r}") from None
-
-
-def parse_size(text, name="size"):
-    """(width, height) of a text: 64 -> (64, 64), 256x96 or 256,96 -> (256, 96), empty -> None."""
-    if not text:
-        return None
-    parts = text.lower().replace(",", "x").split("x")
-    if not 1 <= len(parts) <= 2 or not all(p.strip().isdecimal() and 0 < int(p) <= MOST_PIXELS for p in parts):
-        raise UserError(f"--{name}: expected a side or WIDTHxHEIGHT in pixels, up to {MOST_PIXELS}. Received: {text!r}")
-    return int(parts[0]), int(parts[-1])
-
-
-# Splits.
-
-
-def split_of_fractions(keys, val, test, seed=0):
-    """{key: split} with exact fractions: keys are ranked by a hash of (seed, key)."""
-    if not (val >= 0 and test >= 0 and val + test < 1):
-        raise UserError(f"expected fractions of val and test >= 0 with a sum below 1. Received: {val} and {test}")
-    ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())
-    count_val, count_test = round(len(ranked) * val), round(len(ranked) * test)
-    # A split that was asked for is not empty where there is enough to share out.
-    if len(ranked) >= 3:
-        count_val, count_test = max(count_val, int(val > 0)), max(count_test, int(test > 0))
-    result = dict.fromkeys(ranked[:count_val], "val")
-    result.update(dict.fromkeys(ranked[count_val : count_val + count_test], "test"))
-    result.update(dict.fromkeys(ranked[count_val + count_test :], "train"))
-    return result
-
-
-def cut_into_clips(video, length, overlap=0):
-    """Yields clips of exactly `length` frames; what is left at the end is dropped.
-
-    Args:
-      video: {key: array}, time first in keys that have it.
-      length: frames of a clip; 0: the whole video is one clip.
-      overlap: frames that a clip shares with the one before it.
-    """
-    total = len(video["images"])
-    length = length or total
-    for start in range(0, total - length + 1, length - overlap):
-        steps = {"T": slice(start, start + length), "T-1": slice(start, start + length - 1), None: ...}
-        yield {k: v[steps[records.KEYS[k].steps]] if records.KEYS[k].steps else v for k, v in video.items()}
-
-
-# Groups: what one process (or one worker of a cluster) does at a time.
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Some items of one split that become one record file."""
-
-    split: str
-    number: int
-    total: int
-    items: tuple
-
-    @property
-    def file_name(self):
-        """As it lies in the split's folder."""
-        return f"clips-{self.number:05d}-of-{self.total:05d}.tfrecord"
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """All that a process needs to work on groups; plain values, so that it can be sent."""
-
-    dataset: str
-    source_dir: str | None
-    output_dir: str
-    options: dict
-    encoding: str
-
-
-def make_groups(items, items_per_file):
-    """Puts items into groups, by split and in order."""
-    groups, seen = [], set()
-    for item in items:
-        if item.key in seen:
-            raise UserError(f"expected each item once, received {item.key!r} twice")
-        seen.add(item.key)
-    for split in SPLITS:
-        mine = [item for item in items if item.split == split]
-        total = -(-len(mine) // items_per_file)
-        for number in range(total):
-            part = tuple(mine[number * items_per_file : (number + 1) * items_per_file])
-            groups.append(Group(split, number, total, part))
-    return groups
-
-
-def write_group(job, group, prepared=None):
-    """Writes one group's record file, then its result; the function that all workers run.
-
-    Returns:
-      {"file", "split", "bytes", "offsets", "frames", "fields", "broken"}: where each
-      record lies, how many frames it has, and the items that could not be read.
-    """
-    prepared = prepared or preparation(job.dataset, job.source_dir, job.options)
-    path = os.path.join(job.output_dir, group.split, group.file_name)
-    temporary = records.temporary_name(path)
-    offsets, frames, broken, fields, position = [], [], [], {}, 0
-    try:
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for item in group.items:
-                try:
-                    encoded = _encode_item(prepared, item, job.encoding, fields)
-                except (BrokenItem, records.DataError, UserError) as e:
-                    broken.append({"item": item.key, "reason": str(e)})
-                    continue
-                for content, length in encoded:
-                    writer.write(content)
-                    offsets.append(position)
-                    frames.append(length)
-                    position += len(content) + OVERHEAD
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise
-    result = {
-        "file": group.file_name,
-        "split": group.split,
-        "bytes": position,
-        "offsets": offsets,
-        "frames": frames,
-        "fields": {k: [list(f.shape), f.encoding] for k, f in fields.items()},
-        "broken": broken,
-    }
-    records.write_atomically(result_path(job.output_dir, group), json.dumps(result))
-    return result
-
-
-def _encode_item(prepared, item, encoding, fields):
-    """All records of an item, or none: [(content, frames)]; `fields` is filled or compared."""
-    encoded, mine = [], dict(fields)
-    for number, clip in enumerate(prepared.clips(item)):
-        content, found = records.encode_clip(clip, f"{item.key}/{number}", encoding)
-        if not mine:
-            mine.update(found)
-        elif found != mine:
-            raise BrokenItem(f"{item.key}: expected clips of the form {_form(mine)}, received {_form(found)}")
-        encoded.append((content, len(clip["images"])))
-    fields.update(mine)
-    return encoded
-
-
-def _form(fields):
-    return ", ".join(f"{k} {list(f.shape)}" for k, f in sorted(fields.items()))
-
-
-def result_path(output_dir, group):
-    """Where `write_group` puts a group's result; it is there once the group is done."""
-    return os.path.join(output_dir, PROGRESS_FOLDER, f"{group.split}-{group.number:05d}.json")
-
-
-# The whole preparation.
 
 
 def prepare(
@@ -382,7 +67,7 @@ def prepare(
     Returns:
       `DatasetInfo`.
     """
-    prepared = preparation(dataset, source_dir, options or {})
+    prepared = make_preparation(dataset, source_dir, options or {})
     if encoding not in records.ENCODINGS:
         raise UserError(f"--encoding: expected one of {', '.join(records.ENCODINGS)}. Received: {encoding!r}")
     if overwrite:
@@ -549,63 +234,6 @@ def beam_work(options):
         raise UserError(f'--beam_options: expected Apache Beam; pip install "tfvid[beam]" ({e})') from None
     parsed = beam.parse_options(options)
     return lambda job, prepared, todo: beam.results(job, todo, parsed)
-
-
-def pool_work(processes):
-    """Function (job, prepared, todo) -> generator of (group, result) as groups get done, by processes here."""
-    return lambda job, prepared, todo: _results(job, prepared, todo, processes)
-
-
-def _results(job, prepared, todo, processes):
-    """Yields (group, result) as groups get done, by a process pool or here."""
-    processes = min(multiprocessing.cpu_count() if processes is None else processes, len(todo))
-    if processes <= 1 or any("ram://" in p for p in (job.output_dir, job.source_dir or "")):
-        for group in todo:
-            yield group, write_group(job, group, prepared)
-        return
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    pool = futures.ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
-    try:
-        with _no_messages():
-            waiting = {pool.submit(write_group, job, group): group for group in todo}
-        for future in futures.as_completed(waiting):
-            yield waiting[future], future.result()
-    except futures.process.BrokenProcessPool:
-        raise DataError(
-            f"{job.output_dir}: a worker process ended unexpectedly (out of memory?); the same command goes on"
-            " from here, with fewer --processes if need be"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _no_messages():
-    """Processes started meanwhile write no messages of TensorFlow and OpenCV between the progress bar."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _start_worker():
-    """In a worker: ends with its parent and not by itself on interruption; one core for OpenCV."""
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-
-    def follow():
-        multiprocessing.parent_process().join()
-        os._exit(1)  # the parent was killed: nobody waits for a result
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def finish(job, prepared, groups, state, max_broken, name, progress):

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from tfvid.conversion.pickle_reader import PickleError, read_pickle
 from tfvid.data.caddy_videos import transform
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation
 from tfvid.data.records import DataError, pad_scene, read_json
 from tfvid.data.video_files import open_video, read_bytes, read_image
 from tfvid.errors import UserError

@@ -10,9 +10,11 @@ from tfvid.data import pipeline
 from tfvid.data.clip_format import ClipFormat
 from tfvid.data.formats import ReadOptions, clip_length, clip_spec
 from tfvid.data.google_robot import GoogleRobotFormat
+from tfvid.data.groups import PROGRESS_FOLDER
 from tfvid.data.index import build_index, save_index
 from tfvid.data.kth_records import KthFormat, Ucf101Format
-from tfvid.data.prepare import PREPARATIONS, PROGRESS_FOLDER, prepare
+from tfvid.data.preparation import PREPARATIONS
+from tfvid.data.prepare import prepare
 from tfvid.data.records import INFO_FILE, SPLITS, DataError, data_error_line, is_folder
 from tfvid.data.softmotion import BairFormat, CartgripperFormat
 from tfvid.data.sv2p import Sv2pFormat

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from tfvid.data.folders import walk
-from tfvid.data.prepare import BrokenItem, Item, Option, Preparation, parse_size, split_of_fractions
+from tfvid.data.preparation import BrokenItem, Item, Option, Preparation, parse_size, split_of_fractions
 from tfvid.data.records import SPLITS
 from tfvid.data.video_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_fps, natural_key, open_video, resize_frames
 from tfvid.errors import UserError

@@ -14,17 +14,15 @@ import json
 import os
 
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 import tfvid
 from tfvid.errors import UserError
-from tfvid.hparams import read_json_object
+from tfvid.serving.batching import with_seed_for_each_clip
+from tfvid.serving.saved_model import SERVING_DEFAULT, read_signatures, versions
+from tfvid.serving.warmup import write_warmup
 
 # They run a Python function of the process that made the graph; no server has it.
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
-SERVING_DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-# What TensorFlow adds beside the given signatures, for its own loader.
-INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 
 
 def export(model, export_dir, version=None, model_name=None, warmup=True, batching=False):
@@ -54,8 +52,6 @@ def export(model, export_dir, version=None, model_name=None, warmup=True, batchi
         raise UserError(f"expected a model that can be served, {type(model).__name__} has no signatures") from None
     concrete = {name: function.get_concrete_function() for name, function in functions.items()}
     if batching:
-        from tfvid.serving.batching import with_seed_for_each_clip
-
         concrete = {name: with_seed_for_each_clip(function) for name, function in concrete.items()}
     if SERVING_DEFAULT not in concrete:
         raise ValueError(f"expected a signature {SERVING_DEFAULT}. Received: {', '.join(concrete) or 'none'}")
@@ -73,8 +69,6 @@ def export(model, export_dir, version=None, model_name=None, warmup=True, batchi
         tf.io.gfile.rmtree(assets)
     _write_description(partial, model, model_name)
     if warmup:
-        from tfvid.serving.warmup import write_warmup
-
         write_warmup(partial, read_signatures(partial), concrete, model_name or "model")
     path = os.path.join(export_dir, str(version))
     move_folder(partial, path)
@@ -101,50 +95,6 @@ def operations(function):
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
     return {node.op for node in nodes}
-
-
-def read_signatures(path):
-    """{signature: {"inputs": {name: {"shape", "dtype"}}, "outputs": ...}} of a SavedModel; null: a free dimension.
-
-    Args:
-      path: folder of one version.
-    """
-    file = os.path.join(path, "saved_model.pb")
-    if not tf.io.gfile.exists(file):
-        raise UserError(f"{path}: expected a SavedModel (saved_model.pb, variables/), found none")
-    with tf.io.gfile.GFile(file, "rb") as f:
-        content = f.read()
-    try:
-        signatures = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].signature_def
-    except Exception:  # protobuf's DecodeError is not public in every release; IndexError of an empty file
-        raise UserError(f"{file}: expected a SavedModel, cannot read it: truncated or of another kind") from None
-    return {
-        name: {"inputs": _table(signatures[name].inputs), "outputs": _table(signatures[name].outputs)}
-        for name in sorted(signatures)
-        if name not in INTERNAL_SIGNATURES
-    }
-
-
-def read_description(path):
-    """What `export` wrote beside the graph: {"model", "hparams", ...}; UserError where it is missing or edited.
-
-    Args:
-      path: folder of one version.
-    """
-    file = os.path.join(path, "assets.extra", "tfvid.json")
-    description = read_json_object(file)
-    for key, kind in (("model", str), ("hparams", dict)):
-        if not isinstance(description.get(key), kind):
-            raise UserError(f"{file}: expected {key} as export wrote it. Received: {description.get(key)!r}")
-    return description
-
-
-def versions(export_dir):
-    """The version numbers in `export_dir`, sorted."""
-    if not tf.io.gfile.isdir(export_dir):
-        return []
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(export_dir))
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def move_folder(source, target):
@@ -179,16 +129,6 @@ def _free_version(export_dir, version):
     if version in there:
         raise UserError(f"--version: expected one that is not in {export_dir} yet. Received: {version}")
     return version
-
-
-def _table(tensors):
-    def shape(proto):
-        return None if proto.unknown_rank else [None if d.size < 0 else d.size for d in proto.dim]
-
-    return {
-        name: {"shape": shape(tensors[name].tensor_shape), "dtype": tf.as_dtype(tensors[name].dtype).name}
-        for name in sorted(tensors)
-    }
 
 
 def _write_description(path, model, model_name):

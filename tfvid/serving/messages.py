@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from tfvid.serving.export import SERVING_DEFAULT
+from tfvid.serving.saved_model import SERVING_DEFAULT
 
 _BYTES = 2  # wire type of a field with its length before it
 

@@ -86,7 +86,7 @@ def player_of(model):
 
 
 def _from_saved_model(path):
-    from tfvid.serving.export import read_signatures
+    from tfvid.serving.saved_model import read_signatures
 
     signatures = read_signatures(path)
     if not {"start", "step"} <= set(signatures):
@@ -109,7 +109,7 @@ def _from_saved_model(path):
 
 def _actions_count(path):
     """From the description that `export` writes beside the graph."""
-    from tfvid.serving.export import read_description
+    from tfvid.serving.saved_model import read_description
 
     try:
         return int(read_description(path)["hparams"]["actions_count"])

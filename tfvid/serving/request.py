@@ -14,7 +14,7 @@ import urllib.request
 import numpy as np
 
 from tfvid.errors import UserError
-from tfvid.serving.export import SERVING_DEFAULT, read_signatures, versions
+from tfvid.serving.saved_model import SERVING_DEFAULT, read_signatures, versions
 
 # Inputs that no data set has and that may be zeros: nothing is placed.
 ZEROS_IF_MISSING = ("controls", "control_masks")

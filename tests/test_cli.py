@@ -34,6 +34,11 @@ def run(monkeypatch, main, *arguments):
     return e.value.code
 
 
+def full_disk_of_an_operation():
+    message = "{{function_node __wrapped__SaveV2_device_/CPU:0}} /x/part; No space left on device [Op:SaveV2]"
+    raise tf.errors.ResourceExhaustedError(None, None, message)
+
+
 def full_disk():
     with tf.io.gfile.GFile("/dev/full", "w") as f:
         f.write("x" * 100000)
@@ -48,6 +53,7 @@ def full_disk():
         (lambda: tf.io.gfile.listdir("/nonexistent/folder"), 1, "error: "),
         (lambda: open("/dev/full", "w").write("x" * 100000), 1, "error: No space left on device"),
         (full_disk, 1, "error: /dev/full"),
+        (full_disk_of_an_operation, 1, "error: /x/part; No space left on device\n"),
     ],
 )
 def test_mistakes_and_failures_are_one_line(monkeypatch, capsys, main, status, error):

@@ -125,5 +125,5 @@ def _io_failure(error):
         tf.errors.AlreadyExistsError,
     )
     if isinstance(error, kinds) and getattr(error, "op", None) is None:
-        return error.message
+        return re.sub(r"\{\{.*?\}\} ?| ?\[Op:\w+\]", "", error.message)  # where in TensorFlow it was
     return None

@@ -184,6 +184,14 @@ def test_run_folder_says_what_is_wrong(tmp_path):
         RunFolder.open(str(tmp_path))
 
 
+def test_a_model_without_optimisers_goes_on(tmp_path):
+    hparams = models.model_class("repeat").HPARAMS(context_frames=2, sequence_length=4)
+    model, again = (models.build("repeat", hparams, toy_spec()) for _ in range(2))
+    model.step.assign(5)
+    Checkpoints(model, str(tmp_path)).save()
+    assert Checkpoints(again, str(tmp_path)).restore_last() == 5
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

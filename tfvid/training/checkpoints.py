@@ -52,7 +52,7 @@ def restore(model, path, optimizers=True):
       DamagedCheckpoint: it cannot be read.
     """
     saved = read_contents(path)
-    if optimizers and not any(k.startswith("optimizers/") for k in saved):
+    if optimizers and model.optimizers_by_name and not any(k.startswith("optimizers/") for k in saved):
         raise UserError(
             f"{path}: expected weights and optimisers, received weights alone, with which training cannot be"
             " continued; start a new run from them: --checkpoint with another --output_dir"

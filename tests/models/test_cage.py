@@ -43,6 +43,23 @@ def test_a_step_in_double_precision(batch):
     assert {v.dtype for v in model.optimizers_by_name["regressor"].targets} == {"float64"}
 
 
+def test_mixed_precision_is_near_single_precision(batch):
+    velocities, kept = [], []
+    for precision in ("float32", "mixed_bfloat16"):
+        model = cage_tiny.cage(precision=precision)
+        x = model.training_inputs(model.signed(batch["images"]), StatelessDraws(3))
+        condition = model.regressor.condition(x["features"], x["masks"], model.hparams.window)
+        velocity, mask = model.regressor(x["latents"], x["indices"], x["times"], condition, x["order"])
+        velocities.append(velocity)
+        kept.append(mask)
+    np.testing.assert_array_equal(*kept)
+    # 0.005; 0.03 with times in bfloat16.
+    assert float(tf.norm(velocities[1] - velocities[0]) / tf.norm(velocities[0])) < 0.015
+    assert float(model.train_step(batch)["regressor_skipped"]) == 0
+    frames = model.seeded_sample(0, 0, 2, model.signed(batch["images"][:, :1]))
+    assert frames.dtype == tf.float32 and np.isfinite(frames).all()
+
+
 def test_the_weight_of_the_loss(batch):
     norms = []
     for weight in (1.0, 3.0):

@@ -102,15 +102,15 @@ class Cage(Generation, VideoModel):
 
     def unscaled_latents(self, frames):
         """What the autoencoder makes of frames; what records hold under the key `latents`."""
-        return tf.stop_gradient(by_frame(self.autoencoder.encode, frames))
+        return tf.cast(tf.stop_gradient(by_frame(self.autoencoder.encode, frames)), self._float)
 
     def decode(self, latents):
         """What `encode` returns -> frames, about [-1, 1]."""
-        return by_frame(self.autoencoder.decode, latents / self.hparams.latent_scale)
+        return tf.cast(by_frame(self.autoencoder.decode, latents / self.hparams.latent_scale), self._float)
 
     def features(self, frames):
         """[B, l, H, W, 3] in [-1, 1] -> [B, l, h, w, d]; no gradient."""
-        return tf.stop_gradient(by_frame(self._grid_features, frames))
+        return tf.cast(tf.stop_gradient(by_frame(self._grid_features, frames)), self._float)
 
     def _grid_features(self, frames):
         h = self.hparams

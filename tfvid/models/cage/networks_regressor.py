@@ -289,7 +289,8 @@ class VectorFieldRegressor(keras.layers.Layer):
         causal=False,
         name=None,
     ):
-        super().__init__(name=name)
+        # Times and the order of positions keep their precision: angles of the embedding reach 200 radians.
+        super().__init__(name=name, autocast=False)
         self.state_res, self.inner_dim, self.masking_ratio = tuple(state_res), inner_dim, masking_ratio
         self.mask_token = self.add_weight(
             name="mask_token", shape=(feature_dim,), initializer=keras.initializers.RandomNormal(stddev=1.0)
@@ -338,7 +339,7 @@ class VectorFieldRegressor(keras.layers.Layer):
           drop: function (name, x) that drops out.
 
         Returns:
-          velocity [b, l, h, w, c] and the mask of kept positions [b, h, w] (None: all).
+          velocity [b, l, h, w, c], in the type of `latents`, and the mask of kept positions [b, h, w] (None: all).
         """
         _, frames, height, width, channels = latents.shape
         x = ops.reshape(latents, (-1, frames, height * width, channels))
@@ -363,7 +364,7 @@ class VectorFieldRegressor(keras.layers.Layer):
             x = scatter_tokens(x, rank)
             mask = ops.reshape(rank < kept.shape[1], (-1, height, width))
         x = self.convolution(ops.reshape(x, (-1, height, width, self.inner_dim)))
-        return ops.reshape(x, (-1, frames, height, width, channels)), mask
+        return ops.cast(ops.reshape(x, (-1, frames, height, width, channels)), latents.dtype), mask
 
 
 def num_kept(positions, masking_ratio):

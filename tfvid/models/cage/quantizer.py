@@ -15,18 +15,22 @@ class Quantizer(keras.layers.Layer):
     """
 
     def __init__(self, num_codes, dim, commitment=0.25, name=None):
-        super().__init__(name=name)
+        # In the codes' own precision: in bfloat16 neighbouring codes are as near as each other.
+        super().__init__(name=name, autocast=False)
         bound = 1 / num_codes
         self.codes = self.add_weight(
-            name="codes", shape=(num_codes, dim), initializer=keras.initializers.RandomUniform(-bound, bound)
+            name="codes",
+            shape=(num_codes, dim),
+            initializer=keras.initializers.RandomUniform(-bound, bound),
+            autocast=False,
         )
         self.commitment = commitment
         self.built = True
 
     def indices(self, z):
         """[..., dim] -> [...] int32 numbers of the nearest codes (squared distance)."""
-        codes = ops.cast(self.codes, z.dtype)
-        distance = ops.sum(ops.square(codes), axis=1) - 2 * ops.matmul(z, ops.transpose(codes))
+        z = ops.cast(z, self.variable_dtype)
+        distance = ops.sum(ops.square(self.codes), axis=1) - 2 * ops.matmul(z, ops.transpose(self.codes))
         return ops.argmin(distance, axis=-1)
 
     def look_up(self, indices):
@@ -35,7 +39,8 @@ class Quantizer(keras.layers.Layer):
 
     def call(self, z):
         """Returns the nearest codes with a straight-through gradient, and the loss."""
-        nearest = ops.cast(self.look_up(ops.stop_gradient(self.indices(z))), z.dtype)
+        z = ops.cast(z, self.variable_dtype)
+        nearest = self.look_up(ops.stop_gradient(self.indices(z)))
         to_encoder = ops.mean(ops.square(ops.stop_gradient(nearest) - z))
         to_codes = ops.mean(ops.square(nearest - ops.stop_gradient(z)))
         loss = to_encoder + self.commitment * to_codes

@@ -114,7 +114,7 @@ class AG2VidHParams(HParams):
                 found["num_actions"] = len(vocabulary["action_name_to_idx"])
             except (AttributeError, KeyError, TypeError, ValueError):
                 raise HParamsError(
-                    "vocab: expected attributes, pred_name_to_idx and action_name_to_idx, as in the original's run_args.json"
+                    "vocab: expected attributes, pred_name_to_idx and action_name_to_idx, as in run_args.json"
                 ) from None
         found |= {k: v for k, v in values.items() if k not in ("learning_rate", "coupled_motion_apperance")}
         found["gconv_pooling"] = "avg"  # what the original does whatever it is told

@@ -343,7 +343,7 @@ UPSAMPLINGS = {"normal": 5, "more": 6, "most": 7}
 
 
 def first_size(width, upsampling, aspect_ratio):
-    """(rows, columns) of the generator's first map for frames of this width; its frames are that times 2^5, 2^6, 2^7."""
+    """(rows, columns) of the generator's first map for frames of this width; frames are 2^5, 2^6 or 2^7 times that."""
     columns = width // 2 ** UPSAMPLINGS[upsampling]
     return round(columns / aspect_ratio), columns
 

@@ -503,9 +503,15 @@ def check_gradient_norms(case, model, network, gradients, mode):
         key = f"{mode}/gradnorm/{sources[variable.path].name}"
         if key in zero:
             continue
-        np.testing.assert_allclose(np.linalg.norm(gradient), case.arrays[key], rtol=1e-3, err_msg=key)
+        noise = recorded_noise(case, key)
+        np.testing.assert_allclose(np.linalg.norm(gradient), case.arrays[key], rtol=1e-3, atol=noise, err_msg=key)
         compared += 1
     assert compared
+
+
+def recorded_noise(case, key):
+    """Twice what the original's own float32 and float64 runs of this case differ by: a ReLU input near 0 may flip."""
+    return 2 * case.meta.get("float32_noise_by_key", {}).get(key, (0.0,))[0]
 
 
 def check_forward_of_mode(model, clip, poses, index, recorded, mode):
@@ -568,6 +574,7 @@ def compare_p2i_state(model, case, i, rate):
             tolerance = NETWORKS * max(np.abs(value).max(), 1)
         else:
             tolerance = 5e-6 if i > 1 else 1e-5
+        tolerance = max(tolerance, recorded_noise(case, f"param{i}/{name}"))
         np.testing.assert_allclose(actual[name], value, rtol=0, atol=tolerance, err_msg=f"iteration {i} {name}")
 
 

@@ -384,9 +384,9 @@ def check_generator(case):
     parameters = case.under("param/")
     joints = arrays["in/pose_maps"].shape[1] // 2
     model = build_p2i(case, parameters, vgg_weight=0.0)
-    image, maps = (tf.constant(nhwc(arrays[f"in/{k}"]), model.pose_dtype) for k in ("image", "pose_maps"))
+    image, maps = (tf.constant(nhwc(arrays[f"in/{k}"]), model.wide_dtype) for k in ("image", "pose_maps"))
     labels = arrays["in/label"].astype(np.int32).reshape(-1)
-    onehot = tf.one_hot(labels, model.hparams.num_actions, dtype=model.pose_dtype)
+    onehot = tf.one_hot(labels, model.hparams.num_actions, dtype=model.wide_dtype)
     source_maps, target_maps = maps[..., :joints], maps[..., joints:]
     for mode, training in (("eval", False), ("train", True)):
         stages = generator_stages(model.generator, image, maps, onehot, training)
@@ -429,7 +429,7 @@ def compare_buffers(model, expected):
 def check_discriminator(case):
     arrays = case.arrays
     model = build_p2i(case, case.under("param/"), vgg_weight=0.0)
-    fake, real = (tf.constant(nhwc(arrays[f"in/{k}"]), model.pose_dtype) for k in ("fake", "real"))
+    fake, real = (tf.constant(nhwc(arrays[f"in/{k}"]), model.wide_dtype) for k in ("fake", "real"))
 
     def score(x, training):
         return model.discriminator(x[..., :3], x[..., 3:], training=training)

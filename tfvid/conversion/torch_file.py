@@ -67,6 +67,14 @@ def read(path, opaque=()):
         raise UserError(f"{path}: cannot read it as a PyTorch file: damaged or truncated zip archive ({e})") from None
 
 
+def flatten_state(state):
+    """{name: array} of a state dictionary, without DataParallel's `module.` where every name has it."""
+    tensors = flatten(state)
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): array for name, array in tensors.items()}
+    return tensors
+
+
 def flatten(value, separator="."):
     """{joined keys: array} of every array in nested dicts and lists; the rest is left out.
 

@@ -1,4 +1,4 @@
-"""Preparation as an Apache Beam pipeline: the groups of `groups`, worked on by any runner.
+"""Preparation as an Apache Beam pipeline: its groups of work items, worked on by any runner.
 
 The pipeline is Create(groups) | Reshuffle | `write_group`, nothing else: workers write
 record files and results where the local processes write them, so that files, restart and

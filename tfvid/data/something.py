@@ -151,9 +151,9 @@ def usable_rows(text, mapping, path="split file"):
     """
     try:
         return _usable_rows(csv.DictReader(io.StringIO(text)), mapping, path)
+    except DataError:
+        raise
     except (csv.Error, ValueError) as e:
-        if isinstance(e, DataError):
-            raise
         raise DataError(f"{path}: expected a table of comma separated values: {e}") from None
 
 

@@ -151,11 +151,16 @@ class VideoModel(keras.Model):
         replica = context.replica_id_in_sync_group if context else 0
         return StatelessDraws(self.seed, self.step, replica, stream)
 
+    @property
+    def wide_dtype(self):
+        """Float type of what must not be narrower than float32: pixels, noise, poses, boxes."""
+        return tf.float64 if self.hparams.precision == "float64" else tf.float32
+
     def images_to_float(self, images):
         """uint8 [0, 255] or float [0, 1] -> float32 (float64 in that precision) in [0, 1]."""
         # At least float32: pixels in bfloat16 would lose two of their eight bits.
-        wide = tf.float64 if self.hparams.precision == "float64" else tf.float32
-        return tf.cast(images, wide) / 255 if images.dtype == tf.uint8 else tf.cast(images, wide)
+        floats = tf.cast(images, self.wide_dtype)
+        return floats / 255 if images.dtype == tf.uint8 else floats
 
     def apply_gradients(self, name, gradients, lr, variables=None, clip=None):
         """Averages over replicas, checks, clips, applies; the only way a gradient reaches a variable.

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfvid.data.video_files import IMAGE_SUFFIXES, read_image, read_video, resize_frames
 from tfvid.errors import UserError
+from tfvid.serving.saved_model import read_description, read_signatures
 
 START_NAMES = ("start.gif", "start.png")  # start frames that may lie in a run folder or an export
 
@@ -86,8 +87,6 @@ def player_of(model):
 
 
 def _from_saved_model(path):
-    from tfvid.serving.saved_model import read_signatures
-
     signatures = read_signatures(path)
     if not {"start", "step"} <= set(signatures):
         raise UserError(f"{path}: expected the signatures start and step, found {', '.join(sorted(signatures))}")
@@ -109,8 +108,6 @@ def _from_saved_model(path):
 
 def _actions_count(path):
     """From the description that `export` writes beside the graph."""
-    from tfvid.serving.saved_model import read_description
-
     try:
         return int(read_description(path)["hparams"]["actions_count"])
     except (KeyError, TypeError):

@@ -54,10 +54,7 @@ def read_snapshot(path, files, optional=()):
         saved = torch_file.read(file)
         if not isinstance(saved, dict) or not isinstance(saved.get("a"), dict):
             raise UserError(f"{file}: expected {{'a': state dict}} as the original writes it")
-        state = torch_file.flatten(saved["a"])
-        if all(k.startswith("module.") for k in state):  # a network that was trained on several GPUs
-            state = {k.removeprefix("module."): v for k, v in state.items()}
-        tensors |= {f"{prefix}.{k}": v for k, v in state.items()}
+        tensors |= {f"{prefix}.{k}": v for k, v in torch_file.flatten_state(saved["a"]).items()}
     if chosen[1]:  # the last finished iteration, from 0
         tensors["step"] = np.int64(int(chosen[1]) + 1)
     return tensors

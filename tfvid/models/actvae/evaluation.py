@@ -43,7 +43,7 @@ def sample_all(model, clips, num_samples, horizon, noise):
     rollout = tf.function(lambda s, c, n: model.rollout(s, c, n)[0][0], reduce_retracing=True)
     samples = np.empty((num_samples, count, horizon, *clips["poses"].shape[2:]), np.float32)
     for s in range(num_samples):
-        drawn = tf.cast(noise(s, count, horizon, model.hparams.latent_dim), model.pose_dtype)
+        drawn = tf.cast(noise(s, count, horizon, model.hparams.latent_dim), model.wide_dtype)
         for start in range(0, count, MAX_ROLLOUTS):
             part = slice(start, start + MAX_ROLLOUTS)
             poses = rollout(source[part], condition[part], drawn[None, :, part])

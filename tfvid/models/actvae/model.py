@@ -35,11 +35,6 @@ class PoseModel(VideoModel):
         )
         self.colours = pastel_colours(h.num_joints)
 
-    @property
-    def pose_dtype(self):
-        """Float type of poses and noise: float32 at least."""
-        return tf.float64 if self.hparams.precision == "float64" else tf.float32
-
     def check_spec(self):
         super().check_spec()
         h, shape = self.hparams, self.spec["poses"].shape
@@ -54,15 +49,15 @@ class PoseModel(VideoModel):
 
     def flat_poses(self, poses):
         """[..., J, 2] -> [..., 2J] in the model's float type."""
-        poses = tf.cast(poses, self.pose_dtype)
+        poses = tf.cast(poses, self.wide_dtype)
         return tf.reshape(poses, tf.concat([tf.shape(poses)[:-2], [2 * self.hparams.num_joints]], 0))
 
     def condition(self, batch):
         """[B, K]: one-hot class, and the logarithm of the frame step where the networks are told it."""
-        onehot = tf.one_hot(batch["action_class"], self.hparams.num_actions, dtype=self.pose_dtype)
+        onehot = tf.one_hot(batch["action_class"], self.hparams.num_actions, dtype=self.wide_dtype)
         if not self.hparams.frame_step_conditioning:
             return onehot
-        step = tf.math.log(tf.maximum(tf.cast(batch["frame_step"], self.pose_dtype), 1))
+        step = tf.math.log(tf.maximum(tf.cast(batch["frame_step"], self.wide_dtype), 1))
         return tf.concat([onehot, step[:, None]], axis=-1)
 
     def rollout(self, source, condition, noise):
@@ -90,7 +85,7 @@ class PoseModel(VideoModel):
         """
         source = self.flat_poses(batch["poses"][:, 0])
         shape = [num_samples, tf.shape(source)[0], self.hparams.latent_dim]
-        noise = tf.stack([draws.normal(f"latent/{t}", shape, self.pose_dtype) for t in range(horizon + 1)], axis=1)
+        noise = tf.stack([draws.normal(f"latent/{t}", shape, self.wide_dtype) for t in range(horizon + 1)], axis=1)
         poses, _, _ = self.rollout(source, self.condition(batch), noise)
         return tf.reshape(poses, [num_samples, -1, horizon, self.hparams.num_joints, 2])
 
@@ -184,7 +179,7 @@ class ActVAE(PoseModel):
         draws = draws or self.train_draws()
         source, targets, condition = self._training_clips(batch, draws)
         shape = [self.hparams.rollouts, self.hparams.horizon + 1, tf.shape(source)[0], self.hparams.latent_dim]
-        noise = draws.normal("latents", shape, self.pose_dtype)
+        noise = draws.normal("latents", shape, self.wide_dtype)
         with tf.GradientTape() as tape:
             values = self.pose_losses(*self.rollout(source, condition, noise), targets)
             total = weighted_sum(values, self.loss_weights())
@@ -198,7 +193,7 @@ class ActVAE(PoseModel):
 
     def _training_clips(self, batch, draws):
         """Source [B, 2J], targets [B, T-1, 2J] and condition, augmented."""
-        poses = self.augmented(tf.cast(batch["poses"], self.pose_dtype), draws)
+        poses = self.augmented(tf.cast(batch["poses"], self.wide_dtype), draws)
         poses = self.flat_poses(poses)
         return poses[:, 0], poses[:, 1:], self.condition(batch)
 
@@ -210,7 +205,7 @@ class ActVAE(PoseModel):
             poses = tf.where(flip[:, None, None, None], self.mirrored(poses), poses)
         if not (h.jitter_scale or h.jitter_rotation or h.jitter_shift):
             return poses
-        noise = 2 * draws.uniform("jitter", [4, batch], self.pose_dtype) - 1
+        noise = 2 * draws.uniform("jitter", [4, batch], self.wide_dtype) - 1
         scale, angle = 1 + h.jitter_scale * noise[0], h.jitter_rotation * np.pi / 180 * noise[1]
         cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
         turn = tf.stack([tf.stack([cosine, -sine], -1), tf.stack([sine, cosine], -1)], -2)  # [B, 2, 2]
@@ -265,7 +260,7 @@ class ActVAE(PoseModel):
 
     def pixel_errors(self, poses, truth):
         """Mean distance of the joints in pixels: [..., T, J, 2] -> [...]."""
-        difference = tf.cast(poses, self.pose_dtype) - tf.cast(truth, self.pose_dtype)
+        difference = tf.cast(poses, self.wide_dtype) - tf.cast(truth, self.wide_dtype)
         return self.POSE_PIXELS * tf.reduce_mean(tf.norm(difference, axis=-1), [-2, -1])
 
     def generated(self, inputs, draws, num_samples, horizon):
@@ -277,7 +272,7 @@ class ActVAE(PoseModel):
         size = (self.hparams.image_size,) * 2
         if "images" in self.spec:
             size = tuple(self.spec["images"].shape[1:3])
-        return coloured_view(tf.cast(poses, self.pose_dtype), self.colours, *size)
+        return coloured_view(tf.cast(poses, self.wide_dtype), self.colours, *size)
 
     def truth_frames(self, batch, horizon):
         return self.views(batch["poses"][:, 1 : 1 + horizon])

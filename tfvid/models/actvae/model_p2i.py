@@ -124,12 +124,12 @@ class ActVAEP2I(PoseModel):
 
     def clip(self, batch):
         """Reads a batch; see `Clip`."""
-        poses = tf.cast(batch["poses"], self.pose_dtype)
+        poses = tf.cast(batch["poses"], self.wide_dtype)
         return Clip(
             image=self.scaled(batch["images"][:, 0]),
             source=self.flat_poses(poses[:, 0]),
             source_maps=self.maps(poses[:, 0]),
-            onehot=tf.one_hot(batch["action_class"], self.hparams.num_actions, dtype=self.pose_dtype),
+            onehot=tf.one_hot(batch["action_class"], self.hparams.num_actions, dtype=self.wide_dtype),
             condition=self.condition(batch),
             poses=poses[:, 1:],
             frames=batch["images"][:, 1:],
@@ -143,22 +143,22 @@ class ActVAEP2I(PoseModel):
     def maps(self, poses):
         """[B, J, 2] or [B, 2J] -> [B, H, W, J]."""
         poses = tf.reshape(poses, [-1, self.hparams.num_joints, 2])
-        return pose_maps(tf.cast(poses, self.pose_dtype), self.height, self.width)
+        return pose_maps(tf.cast(poses, self.wide_dtype), self.height, self.width)
 
     def foreground(self, batch, t):
         """[B, H, W, 1]: 1 on the person in frame `t` of the batch, else 0."""
         if "masks" in batch:
-            return tf.cast(batch["masks"][:, t], self.pose_dtype)
+            return tf.cast(batch["masks"][:, t], self.wide_dtype)
         if "boxes" in batch:
-            box = tf.cast(batch["boxes"][:, t, 0], self.pose_dtype)  # x0, y0, x1, y1 in [0, 1]
+            box = tf.cast(batch["boxes"][:, t, 0], self.wide_dtype)  # x0, y0, x1, y1 in [0, 1]
         else:
-            joints = (tf.cast(batch["poses"][:, t], self.pose_dtype) + 1) / 2
+            joints = (tf.cast(batch["poses"][:, t], self.wide_dtype) + 1) / 2
             box = tf.concat([tf.reduce_min(joints, 1), tf.reduce_max(joints, 1)], axis=-1)
         inside = []
         for axis, size in ((1, self.height), (0, self.width)):
-            centres = (tf.range(size, dtype=self.pose_dtype) + 0.5) / size
+            centres = (tf.range(size, dtype=self.wide_dtype) + 0.5) / size
             inside.append((centres > box[:, axis, None]) & (centres < box[:, axis + 2, None]))
-        return tf.cast(inside[0][:, :, None, None] & inside[1][:, None, :, None], self.pose_dtype)
+        return tf.cast(inside[0][:, :, None, None] & inside[1][:, None, :, None], self.wide_dtype)
 
     # Training.
 
@@ -189,7 +189,7 @@ class ActVAEP2I(PoseModel):
     def generated_poses(self, clip, draws):
         """[B, horizon, 2J]: one rollout of the frozen pose network."""
         shape = [1, self.hparams.horizon + 1, tf.shape(clip.source)[0], self.hparams.latent_dim]
-        poses, _, _ = self.rollout(clip.source, clip.condition, draws.normal("latents", shape, self.pose_dtype))
+        poses, _, _ = self.rollout(clip.source, clip.condition, draws.normal("latents", shape, self.wide_dtype))
         return poses[0]
 
     def discriminator_gradients(self, clip, poses, index):
@@ -305,6 +305,6 @@ class ActVAEP2I(PoseModel):
 
         number = -(-count // FRAMES_AT_ONCE)
         shape = [None, self.height, self.width, 3]  # the last chunk may be shorter
-        chunks = tf.TensorArray(self.pose_dtype, number, infer_shape=False, element_shape=shape)
+        chunks = tf.TensorArray(self.wide_dtype, number, infer_shape=False, element_shape=shape)
         _, chunks = tf.while_loop(lambda start, _: start < count, some_frames, (0, chunks), parallel_iterations=1)
         return tf.reshape(chunks.concat(), [samples, clips, horizon, self.height, self.width, 3])

@@ -95,7 +95,7 @@ class AG2Vid(VideoModel):
 
         Boxes, times and coordinates have no place in bfloat16, and the graphs are cheap.
         """
-        return float_policy("float64" if self.hparams.precision == "float64" else "float32")
+        return float_policy(self.wide_dtype.name)
 
     def _adam(self, variables, name):
         return Adam(variables, beta1=self.hparams.beta1, beta2=self.hparams.beta2, form="torch", name=name)

@@ -99,10 +99,9 @@ class RecurrentBaseline(VideoModel):
 
     def prepare(self, batch):
         """Float inputs: images [B, T, H, W, C]; actions [B, *, A] or None; states [B, *, S] or None."""
-        wide = tf.float64 if self.hparams.precision == "float64" else tf.float32
         inputs = {"images": self.images_to_float(batch["images"])}
         for key in self.OPTIONAL_KEYS:
-            inputs[key] = tf.cast(batch[key], wide) if key in self.spec else None
+            inputs[key] = tf.cast(batch[key], self.wide_dtype) if key in self.spec else None
         return inputs
 
     def rollout(self, inputs, steps, ground_truth=None, latents=None, unroll=None):

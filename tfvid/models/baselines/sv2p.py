@@ -60,8 +60,7 @@ class SV2P(RecurrentBaseline):
         """Standard normal latents: [steps, B, H/8, W/8, latent], or without the time axis for one of the clip."""
         height, width, _ = self.image
         shape = [batch, height // 8, width // 8, self.hparams.latent_channels]
-        dtype = tf.float64 if self.hparams.precision == "float64" else tf.float32
-        return draws.normal("latents", [steps, *shape] if self.hparams.multi_latent else shape, dtype)
+        return draws.normal("latents", [steps, *shape] if self.hparams.multi_latent else shape, self.wide_dtype)
 
     def sample_latents(self, draws, batch, steps):
         return self._noise(draws.scope("prior"), batch, steps) if self.stochastic else None

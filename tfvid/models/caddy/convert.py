@@ -26,10 +26,7 @@ def read_source(path):
         raise UserError(f"{path}: expected a dictionary. Received: {type(saved).__name__}")
     if not isinstance(saved.get("model"), dict):
         saved = {"model": saved}
-    state = torch_file.flatten(saved["model"])
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): array for name, array in state.items()}
-    tensors = {f"model.{name}": array for name, array in state.items()}
+    tensors = {f"model.{name}": array for name, array in torch_file.flatten_state(saved["model"]).items()}
     tensors |= torch_file.flatten({k: v for k, v in saved.items() if k != "model"})
     if isinstance(saved.get("step"), int):
         tensors["step"] = np.int64(saved["step"])

@@ -363,8 +363,7 @@ class Caddy(VideoModel):
         start: images [B, S, H, W, 3] -> the state.
         step: the state, action [B], variation [B, D] -> frame and the next state.
         """
-        hparams, (height, width) = self.hparams, self.image_size
-        dtype = tf.float64 if hparams.precision == "float64" else tf.float32
+        hparams, (height, width), dtype = self.hparams, self.image_size, self.wide_dtype
         horizon = hparams.sequence_length - hparams.context_frames
 
         def frames(count, name):

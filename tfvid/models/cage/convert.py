@@ -58,19 +58,11 @@ def read_source(path):
     if not isinstance(saved, dict):
         raise UserError(f"{path}: expected a dictionary with the key model. Received: {type(saved).__name__}")
     state = saved["model"] if isinstance(saved.get("model"), dict) else saved
-    tensors = state_of(state)
+    tensors = torch_file.flatten_state(state)
     tensors = {k.replace("dino_project_in", "feats_project_in"): v for k, v in tensors.items()}
     step = saved.get("global_step")
     if isinstance(step, int):
         tensors["global_step"] = np.int64(step)
-    return tensors
-
-
-def state_of(state):
-    """{name: array} of a state dictionary, without `module.` in front where every name has it."""
-    tensors = torch_file.flatten(state)
-    if tensors and all(k.startswith("module.") for k in tensors):
-        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
     return tensors
 
 
@@ -100,7 +92,7 @@ def assign_vit(vit, path):
         tensors = dict(safetensors_file.read(path))
     else:
         saved = torch_file.read(path, OPAQUE)
-        tensors = state_of(
+        tensors = torch_file.flatten_state(
             saved["model"] if isinstance(saved, dict) and isinstance(saved.get("model"), dict) else saved
         )
     if any(k.removeprefix("dinov2.").startswith("embeddings.") for k in tensors):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfvid.conversion import torch_file
 from tfvid.errors import UserError
-from tfvid.models.cage.convert import OPAQUE, as_sources, autoencoder_map, state_of
+from tfvid.models.cage.convert import OPAQUE, as_sources, autoencoder_map
 
 # Side of the frames of the published data sets.
 SIDES = {"bair": 256, "clevrer": 128, "epic": 256}
@@ -62,7 +62,7 @@ def read_source(path):
             f"{path}: expected a dictionary with the key state_dict or model. Received: {type(saved).__name__}"
         )
     known = [k for k in ("state_dict", "model") if isinstance(saved.get(k), dict)]
-    tensors = state_of(saved[known[0]] if known else saved)
+    tensors = torch_file.flatten_state(saved[known[0]] if known else saved)
     for prefix in ("ae.backbone.", "ae.", "backbone."):
         part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if part:

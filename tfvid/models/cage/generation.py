@@ -105,7 +105,7 @@ class Generation:
         shape = (*h.state_res, h.state_size)
 
         def noise(name, frames):
-            return draws_of(name).normal(name, [batch_size, frames, *shape], self._float)
+            return draws_of(name).normal(name, [batch_size, frames, *shape], self.wide_dtype)
 
         if initial is None:
             given = noise("initial_noise", 2)
@@ -122,16 +122,16 @@ class Generation:
         """Controls of `count` generated frames, zeros where none are given."""
         shape = [tf.shape(y)[0], count, *self.hparams.state_res]
         if features is None:
-            return tf.zeros([*shape, self.feature_dim], self._float), tf.zeros([*shape, 1], self._float)
+            return tf.zeros([*shape, self.feature_dim], self.wide_dtype), tf.zeros([*shape, 1], self.wide_dtype)
         missing = max(count - features.shape[1], 0)
         pad = [[0, 0], [0, missing], [0, 0], [0, 0], [0, 0]]
-        return tf.pad(tf.cast(features, self._float), pad), tf.pad(tf.cast(masks, self._float), pad)
+        return tf.pad(tf.cast(features, self.wide_dtype), pad), tf.pad(tf.cast(masks, self.wide_dtype), pad)
 
     def _solve_chunk(self, draws_of, y, start, context_from, evaluations, stage, last, features, masks, h):
         """One solve: the latents [B, T, h, w, c] of frames start .. start+T-1 moved along the flow."""
         targets = h.num_target_frames
         condition = self._condition(features, masks, h.gamma)
-        j = tf.range(targets, dtype=self._float)
+        j = tf.range(targets, dtype=self.wide_dtype)
 
         def velocity(t, chunk, evaluation):
             times, speed = _stage_times(stage, t, j, targets, h.corrected_rollout)
@@ -213,7 +213,7 @@ class Generation:
         if controls is not None:
             repeated = tf.repeat(initial[:, -1:], horizon, axis=1)
             repeat = tf.repeat(self.control_error(repeated, controls, masks)[None], num_samples, axis=0)
-            count = tf.reduce_sum(tf.cast(_padded(masks, horizon), self._float), axis=[2, 3, 4])
+            count = tf.reduce_sum(tf.cast(_padded(masks, horizon), self.wide_dtype), axis=[2, 3, 4])
             count = tf.repeat(count[None], num_samples, axis=0)
             outputs |= {"control_error": tf.stack(errors), "control_error_repeat": repeat, "num_controls": count}
         return outputs
@@ -221,7 +221,7 @@ class Generation:
     def timed_parts(self, batch):
         """{name: call} of what benchmarks measure beside a whole video: one evaluation of the vector field."""
         h, targets = self.hparams, self.hparams.num_target_frames
-        y = tf.zeros([1, h.window, *h.state_res, h.state_size], self._float)
+        y = tf.zeros([1, h.window, *h.state_res, h.state_size], self.wide_dtype)
         features, masks = self._controls(y, targets, None, None)
         condition = self._condition(features, masks, h.gamma)
         context = tf.zeros([h.num_context_frames], tf.int32)
@@ -243,7 +243,7 @@ class Generation:
         change = tf.reshape(tf.reduce_mean(change, axis=[3, 5]), (-1, truth.shape[1], height * width))
         count = min(self.hparams.eval_controls, height * width)
         chosen = tf.reduce_sum(tf.one_hot(tf.math.top_k(change, count).indices, height * width), axis=2)
-        masks = tf.cast(tf.reshape(chosen, (-1, truth.shape[1], height, width, 1)), self._float)
+        masks = tf.cast(tf.reshape(chosen, (-1, truth.shape[1], height, width, 1)), self.wide_dtype)
         return self.features(truth) * masks, masks
 
     def control_error(self, frames, controls, masks):
@@ -258,7 +258,7 @@ class Generation:
           without any.
         """
         length = frames.shape[1]
-        controls, masks = (tf.cast(_padded(x, length), self._float) for x in (controls, masks))
+        controls, masks = (tf.cast(_padded(x, length), self.wide_dtype) for x in (controls, masks))
         distance = tf.norm(self.features(frames) - controls, axis=-1)
         relative = distance / tf.maximum(tf.norm(controls, axis=-1), 1e-6)
         total = tf.reduce_sum(masks[..., 0] * relative, axis=[2, 3])

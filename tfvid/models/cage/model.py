@@ -94,7 +94,7 @@ class Cage(Generation, VideoModel):
 
     def signed(self, images):
         """uint8, or float in [0, 1] -> [-1, 1]."""
-        return tf.cast(images, self._float) / 127.5 - 1 if images.dtype == tf.uint8 else images * 2 - 1
+        return tf.cast(images, self.wide_dtype) / 127.5 - 1 if images.dtype == tf.uint8 else images * 2 - 1
 
     def encode(self, frames):
         """[B, l, H, W, 3] in [-1, 1] -> latents [B, l, h, w, c] times `latent_scale`; no gradient."""
@@ -102,15 +102,15 @@ class Cage(Generation, VideoModel):
 
     def unscaled_latents(self, frames):
         """What the autoencoder makes of frames; what records hold under the key `latents`."""
-        return tf.cast(tf.stop_gradient(by_frame(self.autoencoder.encode, frames)), self._float)
+        return tf.cast(tf.stop_gradient(by_frame(self.autoencoder.encode, frames)), self.wide_dtype)
 
     def decode(self, latents):
         """What `encode` returns -> frames, about [-1, 1]."""
-        return tf.cast(by_frame(self.autoencoder.decode, latents / self.hparams.latent_scale), self._float)
+        return tf.cast(by_frame(self.autoencoder.decode, latents / self.hparams.latent_scale), self.wide_dtype)
 
     def features(self, frames):
         """[B, l, H, W, 3] in [-1, 1] -> [B, l, h, w, d]; no gradient."""
-        return tf.cast(tf.stop_gradient(by_frame(self._grid_features, frames)), self._float)
+        return tf.cast(tf.stop_gradient(by_frame(self._grid_features, frames)), self.wide_dtype)
 
     def _grid_features(self, frames):
         h = self.hparams
@@ -151,9 +151,9 @@ class Cage(Generation, VideoModel):
         """
         h, known = self.hparams, {}
         if "latents" in batch and not (h.random_horizontal_flip or h.aug):
-            known["latents"] = tf.cast(batch["latents"], self._float) * h.latent_scale
+            known["latents"] = tf.cast(batch["latents"], self.wide_dtype) * h.latent_scale
             if "features" in batch and h.no_scale_inv:
-                known["features"] = tf.cast(batch["features"], self._float)
+                known["features"] = tf.cast(batch["features"], self.wide_dtype)
         return known
 
     def training_inputs(self, images, draws, known=None, drop_context=True):
@@ -319,7 +319,3 @@ class Cage(Generation, VideoModel):
             return tf.ones_like(norm)
         factor = tf.minimum(h.max_grad_norm / (norm + 1e-6), 1.0)
         return tf.where(self.step > h.num_warmup_steps, factor, tf.ones_like(factor))
-
-    @property
-    def _float(self):
-        return tf.float64 if self.hparams.precision == "float64" else tf.float32

@@ -166,8 +166,7 @@ class SAVP(VideoModel):
         inputs = {}
         for key in self.input_keys:
             value = tf.convert_to_tensor(batch[key])
-            wide = "float64" if self.hparams.precision == "float64" else "float32"
-            inputs[INPUTS[key]] = self.images_to_float(value) if key == "images" else tf.cast(value, wide)
+            inputs[INPUTS[key]] = self.images_to_float(value) if key == "images" else tf.cast(value, self.wide_dtype)
         return inputs
 
     def forward(self, inputs, draws, training, rollouts=None, keep=None):
@@ -436,12 +435,12 @@ class SAVP(VideoModel):
             prior = tile(self.generator.prior.bind()(images, actions, h.context_frames - 1 + horizon))
             noise = draws.normal("eps_prior", [h.context_frames - 1 + horizon, total, h.nz], prior[0].dtype)
             return _sample(*prior, noise)
-        dtype = "float64" if h.precision == "float64" else "float32"
-        noise = _time_second(draws.normal("z_prior", [horizon, total, h.nz], dtype))
+        noise = _time_second(draws.normal("z_prior", [horizon, total, h.nz], self.wide_dtype))
         if h.context_frames == 1:  # no pair of frames for the posterior
             return noise
         posterior = tile(self.generator.encoder.bind()(images, actions))
-        given = _sample(*posterior, draws.normal("eps_posterior", [h.context_frames - 1, total, h.nz], dtype))
+        noise_of_context = draws.normal("eps_posterior", [h.context_frames - 1, total, h.nz], self.wide_dtype)
+        given = _sample(*posterior, noise_of_context)
         return tf.concat([given, noise], axis=1)
 
     def _sampling_inputs(self, batch, horizon):

@@ -169,7 +169,7 @@ def check_sample(case, path, key, meta):
     if "aug_u" in meta:
         values["jitter"] = np.array([meta["aug_u"]], np.float32)
     hparams = CageHParams(random_horizontal_flip="flip_draw" in meta, aug="aug_u" in meta)
-    holder = type("Augmented", (), {"hparams": hparams, "_float": tf.float32})()
+    holder = type("Augmented", (), {"hparams": hparams, "wide_dtype": tf.float32})()
     images = Cage.augmented(holder, tf.constant(frames[None]), RecordedDraws(values))
     signed = Cage.signed(holder, images)[0].numpy()
     if "aug_u" not in meta:

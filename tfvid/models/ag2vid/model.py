@@ -231,7 +231,7 @@ class AG2Vid(VideoModel):
         return tf.stack(frames, 1), tf.stack(flows, 1)
 
     def _float(self, x):
-        return tf.cast(x, self.acts_to_boxes.compute_dtype if self.hparams.precision == "float64" else tf.float32)
+        return tf.cast(x, self.wide_dtype)
 
     # Training.
 

@@ -53,8 +53,13 @@ def main():
 
     if not FLAGS.checkpoint:
         raise UserError("--checkpoint: expected a run folder (python scripts/train.py makes one). Received: none")
-    if FLAGS.controls and FLAGS.web:
-        raise UserError("expected --controls or --web, not both")
+    chosen = [f"--{name}" for name in ("controls", "graph", "web") if FLAGS[name].value]
+    if len(chosen) > 1:
+        raise UserError(f"expected one of --controls, --graph and --web. Received: {' and '.join(chosen)}")
+    if FLAGS.clip is not None and not FLAGS.graph:
+        raise UserError(f"--clip: expected with --graph only. Received: --clip={FLAGS.clip} without --graph")
+    if FLAGS.image and not (FLAGS.graph or FLAGS.web):
+        raise UserError(f"--image: expected with --graph or --web only. Received: {', '.join(FLAGS.image)} without either")
     if FLAGS.web:
         from tfvid.serving.compose_web import serve
 

@@ -16,6 +16,7 @@ flags.DEFINE_float("cli_test_rate", 1.0, "a number")
 flags.DEFINE_string("cli_test_folder", None, "a folder")
 flags.DEFINE_string("cli_test_text", "", "a text")
 flags.DEFINE_multi_string("cli_test_folders", [], "folders")
+flags.DEFINE_list("cli_test_parts", ["all"], "parts")
 
 
 def raising(error):
@@ -73,6 +74,7 @@ def test_mistakes_and_failures_are_one_line(monkeypatch, capsys, main, status, e
         ("--cli_test_rate=-inf", "error: --cli_test_rate: expected a finite number. Received: -inf"),
         ("--cli_test_folder=", "error: --cli_test_folder: expected a value, received an empty one; see --help"),
         ("--cli_test_folders=", "error: --cli_test_folders: expected a value, received an empty one; see --help"),
+        ("--cli_test_parts=", "error: --cli_test_parts: expected a value, received an empty one; see --help"),
         ("word", "error: expected flags only (--name=value). Received: 'word'"),
     ],
 )
@@ -116,6 +118,15 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
 
 def test_exit_status_of_a_command_is_kept(monkeypatch):
     assert run(monkeypatch, lambda: sys.exit(143)) == 143
+    assert run(monkeypatch, lambda: sys.exit(1)) == 1
+
+
+@pytest.mark.parametrize("argument", ["--help", "--helpshort", "--helpfull"])
+def test_help_is_no_failure(monkeypatch, capsys, argument):
+    assert run(monkeypatch, lambda: pytest.fail("must not run"), argument) == 0
+    out, err = capsys.readouterr()
+    assert "cli_test_parts" in out or argument != "--helpfull"
+    assert err == ""
 
 
 def test_a_command_starts_without_the_noise_of_tensorflow(tmp_path):

@@ -21,11 +21,13 @@ def run(main, may_be_empty=()):
     Args:
       may_be_empty: names of flags without a default for which an empty text is a value.
 
-    Exit status: 0 done, 1 a mistake in what was given or an input/output failure,
+    Exit status: 0 done or help shown, 1 a mistake in what was given or an input/output failure,
     2 flags that do not parse, 130 interrupted.
     """
+    started = []
 
     def guarded(argv):
+        started.append(True)
         if len(argv) > 1:
             fail(f"expected flags only (--name=value). Received: {' '.join(argv[1:])!r}", status=2)
         logging.set_verbosity(logging.INFO if flags.FLAGS.verbosity >= 1 else logging.WARNING)
@@ -52,6 +54,9 @@ def run(main, may_be_empty=()):
         app.run(guarded, flags_parser=lambda argv: _parse_flags(argv, may_be_empty))
     except BrokenPipeError:
         sys.exit(1)
+    except SystemExit as e:
+        # absl ends with 1 once it has shown the help; `main` and flags that do not parse say their own.
+        raise SystemExit(0) if not started and e.code == 1 else e
 
 
 def import_tensorflow_quietly():
@@ -97,10 +102,10 @@ def _parse_flags(argv, may_be_empty):
 def _check_flag(flag, may_be_empty):
     """What absl lets pass and no command can use; `~`, which shells leave as it is behind a `=`, becomes the home."""
     several = isinstance(flag.value, list)
-    values = flag.value if several else [flag.value]
+    values = (flag.value or [""]) if several else [flag.value]
     for value in values:
         # An unset variable of a shell script, as in --checkpoint=$RUN, is not "no such flag".
-        if value == "" and flag.default in (None, []) and flag.name not in may_be_empty:
+        if value == "" and (several or flag.default is None) and flag.name not in may_be_empty:
             fail(f"--{flag.name}: expected a value, received an empty one; see --help", status=2)
         if isinstance(value, float) and not math.isfinite(value):
             fail(f"--{flag.name}: expected a finite number. Received: {value}; see --help", status=2)

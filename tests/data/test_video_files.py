@@ -109,6 +109,32 @@ def test_truncated_videos_are_one_line(tmp_path):
         video_files.read_video(tmp_path / "a.gif")
 
 
+def test_a_video_whose_frames_change_their_size_is_one_line():
+    class Capture:
+        sizes = [(4, 6), (4, 6), (8, 12)]
+
+        def get(self, _):
+            return 3.0
+
+        def read(self):
+            return (True, np.zeros([*self.sizes.pop(0), 3], np.uint8)) if self.sizes else (False, None)
+
+    with pytest.raises(video_files.VideoError, match=r"a.mp4: .* \[4, 6, 3\], received \[8, 12, 3\] at frame 2$"):
+        list(video_files._opencv_frames(Capture(), "a.mp4"))
+
+
+def test_photographs_are_turned_as_their_exif_says(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter to the right
+    frame = np.zeros([2, 4, 3], np.uint8)
+    frame[0, 0] = 255
+    Image.fromarray(frame).save(tmp_path / "0.png", exif=exif)
+    read = video_files.read_image(str(tmp_path / "0.png"))
+    assert read.shape == (4, 2, 3) and read[0, 1].min() == 255 and read.sum() == 3 * 255
+
+
 def test_missing_and_mixed_folders_are_one_line(tmp_path):
     with pytest.raises(video_files.VideoError, match="found nothing"):
         video_files.read_video(tmp_path / "none.mp4")

@@ -15,7 +15,7 @@ import tempfile
 import cv2
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
 from tfvid.data.folders import names_in
 from tfvid.errors import UserError
@@ -134,7 +134,7 @@ def open_video(path):
 
 
 def read_image(path):
-    """One image file as uint8 [H, W, 3] RGB; transparent parts lie over white."""
+    """One image file as uint8 [H, W, 3] RGB, turned as its EXIF says; transparent parts lie over white."""
     return decode_image(read_bytes(path), path)
 
 
@@ -142,7 +142,7 @@ def decode_image(data, name):
     """The bytes of an image file as uint8 [H, W, 3] RGB; `name` is for the error."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _rgb_over_white(image)
+            return _rgb_over_white(ImageOps.exif_transpose(image))
     except Exception as e:  # Pillow meets damaged files with anything from IndexError to struct.error
         raise VideoError(f"{name}: expected an image, cannot decode it: {_one_line(e)}") from None
 
@@ -263,7 +263,7 @@ def _read_gif(path):
 
 def _opencv_frames(capture, path):
     announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    count = 0
+    count, shape = 0, None
     while True:
         try:
             ok, frame = capture.read()
@@ -271,7 +271,11 @@ def _opencv_frames(capture, path):
             raise VideoError(f"{path}: expected a video, cannot decode it: {_one_line(e)}") from None
         if not ok:
             break
-        count += 1
+        if shape is not None and frame.shape != shape:
+            raise VideoError(
+                f"{path}: expected frames of one size, {list(shape)}, received {list(frame.shape)} at frame {count}"
+            )
+        count, shape = count + 1, frame.shape
         yield np.ascontiguousarray(frame[..., ::-1])
     if not count:
         raise VideoError(f"{path}: expected a video that OpenCV can decode, read no frame from it")

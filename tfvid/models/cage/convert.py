@@ -61,8 +61,8 @@ def read_source(path):
     tensors = torch_file.flatten_state(state)
     tensors = {k.replace("dino_project_in", "feats_project_in"): v for k, v in tensors.items()}
     step = saved.get("global_step")
-    if isinstance(step, int):
-        tensors["global_step"] = np.int64(step)
+    if step is not None and np.size(step) == 1:  # a number, or a tensor of one
+        tensors["global_step"] = np.int64(np.asarray(step).item())
     return tensors
 
 

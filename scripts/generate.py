@@ -59,7 +59,7 @@ def main():
     if FLAGS.clip is not None and not FLAGS.graph:
         raise UserError(f"--clip: expected with --graph only. Received: --clip={FLAGS.clip} without --graph")
     if FLAGS.image and not (FLAGS.graph or FLAGS.web):
-        raise UserError(f"--image: expected with --graph or --web only. Received: {', '.join(FLAGS.image)} without either")
+        raise UserError(f"--image: expected with --graph or --web. Received: {', '.join(FLAGS.image)} without either")
     if FLAGS.web:
         from tfvid.serving.compose_web import serve
 

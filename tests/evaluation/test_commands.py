@@ -21,7 +21,7 @@ def command(script, *flags):
         ("generate", [], "--checkpoint: expected a run folder"),
         ("generate", ["--checkpoint=a", "--web", "--graph=b"], "expected one of --controls, --graph and --web."),
         ("generate", ["--checkpoint=a", "--clip=3"], "--clip: expected with --graph only. Received: --clip=3"),
-        ("generate", ["--checkpoint=a", "--image=b.png"], "--image: expected with --graph or --web only. Received: b"),
+        ("generate", ["--checkpoint=a", "--image=b.png"], "--image: expected with --graph or --web. Received: b"),
         ("examples/caddy/movements.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
         ("examples/cage/displacement.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),
         ("examples/cage/solvers.py", ["--checkpoint=nothing_here"], "nothing_here: expected a run folder"),

@@ -55,8 +55,9 @@ def run(main, may_be_empty=()):
     except BrokenPipeError:
         sys.exit(1)
     except SystemExit as e:
-        # absl ends with 1 once it has shown the help; `main` and flags that do not parse say their own.
-        raise SystemExit(0) if not started and e.code == 1 else e
+        if not started and e.code == 1:  # so absl ends once it has shown the help
+            sys.exit(0)
+        raise
 
 
 def import_tensorflow_quietly():

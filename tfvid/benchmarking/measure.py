@@ -61,6 +61,7 @@ def train(setting):
     first, _ = _timed(lambda: _finish(model.train_function(iter([batch]))))
     for _ in range(2):
         _finish(model.train_function(iter([batch])))
+    peak = memory()  # before the ceiling and the profile, which take memory of their own
     walls, cpus, waits, rates = [], [], [], [ceiling_rate()]
     for _ in range(setting.steps):
         waited = model.data_wait
@@ -84,7 +85,7 @@ def train(setting):
         "operations_of_unknown_shape": dict(counted.unknown),
         "loops_of_unknown_length": counted.loops,
         "top_operations": profile.top_operations(lambda: _finish(model.train_function(iter([batch])))),
-        **memory(),
+        **peak,
     }
 
 
@@ -100,13 +101,15 @@ def generate(setting):
         return model.generate(batch, 0, num_samples=1, horizon=horizon)["images"].numpy()
 
     first, _ = _timed(sample)
+    sample()
+    peak = memory()
     times, rates = [], [ceiling_rate()]
     for _ in range(setting.steps):
         times.append(_timed(sample))
         rates.append(ceiling_rate())
     wall = statistics.median(w for w, _ in times)
     parts = model.timed_parts(batch) if hasattr(model, "timed_parts") else {}
-    result = {
+    return {
         "frames": horizon,
         "parts_seconds": {name: _median_seconds(call, setting.steps) for name, call in parts.items()},
         "ceiling_gflops": statistics.mean(rates),
@@ -114,10 +117,9 @@ def generate(setting):
         "frame_seconds": wall / horizon,
         "frame_cpu_seconds": statistics.median(c for _, c in times) / horizon,
         "top_operations": profile.top_operations(sample),
-        **memory(),
+        **peak,
+        "multiply_adds": operations.count_run(sample).multiply_adds,
     }
-    # Last, as it keeps more in memory than a sample does.
-    return {**result, "multiply_adds": operations.count_run(sample).multiply_adds}
 
 
 class Setting:

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tfvid.benchmarking.operations import count, count_run
+from tfvid.layers import winograd
 
 
 def concrete(function, *shapes):
@@ -76,3 +77,13 @@ def test_a_run_is_counted_where_a_graph_does_not_know_its_shapes():
     kinds = count_run(lambda: video(tf.ones([1, 5, 6, 4]), tf.constant(2), tf.constant(3))).by_kind
     assert kinds == {"Conv2D": 3 * 2 * 5 * 6 * 4 * (3 * 3 * 4), "MatMul": 2 * 2 * 4}
     assert not tf.config.functions_run_eagerly()
+
+
+def test_winograd_counts_as_the_direct_convolution():
+    kernel = tf.zeros([3, 3, 128, 128])
+    expected = 2 * 32 * 32 * 9 * 128 * 128
+    function = concrete(lambda x: winograd.conv2d(x, kernel), [2, 32, 32, 128])
+    assert count(function).by_kind == {"Conv2D": expected}
+    assert count_run(lambda: winograd.conv2d(tf.zeros([2, 32, 32, 128]), kernel)).by_kind == {"Conv2D": expected}
+    bound = winograd.bound_conv2d(kernel)
+    assert count(concrete(bound, [2, 32, 32, 128])).by_kind == {"Conv2D": expected}

@@ -12,7 +12,8 @@ import tensorflow as tf
 from tests.serving.harness import check_served
 from tests.toy_model import CONTEXT, SIZE, Toy, toy_hparams, toy_images, toy_spec
 from tfvid.errors import UserError
-from tfvid.serving.export import export
+from tfvid.layers import winograd
+from tfvid.serving.export import called_functions, check_signature, export
 from tfvid.serving.saved_model import read_signatures, versions
 
 
@@ -55,6 +56,25 @@ def test_served_values_are_the_models(toy, tmp_path):
     images = toy_images(2)[:, :CONTEXT]
     served = tf.saved_model.load(path).signatures["serving_default"](images=images, seed=np.int64(7))
     np.testing.assert_allclose(served["images"], toy.generate({"images": images}, 7)["images"][0], atol=1e-6)
+
+
+def test_export_needs_no_xla(tmp_path):
+    """Convolutions that run by XLA in this process are direct in an export, whatever was traced before."""
+    kernel = tf.Variable(tf.random.stateless_normal([3, 3, 128, 128], [1, 2]) / 30)
+
+    class Wide(ServedToy):
+        def signatures(self):
+            spec = [tf.TensorSpec([None, 32, 32, 128], name="images")]
+            return {"serving_default": tf.function(lambda images: {"images": winograd.conv2d(images, kernel)}, spec)}
+
+    model = Wide(toy_hparams(), toy_spec(), seed=3)
+    function = model.signatures()["serving_default"].get_concrete_function()
+    with pytest.raises(ValueError, match="needs XLA"):
+        check_signature("serving_default", function)
+    images = tf.random.stateless_normal([2, 32, 32, 128], [3, 4])
+    served = tf.saved_model.load(export(model, str(tmp_path))).signatures["serving_default"]
+    assert not any(f.attr["_XlaMustCompile"].b for f in called_functions(served))
+    np.testing.assert_allclose(served(images=images)["images"], function(images=images)["images"], atol=2e-5)
 
 
 def test_only_what_a_signature_reads_is_written(toy, tmp_path):

@@ -2,10 +2,16 @@
 
 import collections
 import dataclasses
+import re
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks
+
+from tfvid.layers import winograd
+
+# A convolution of `tfvid.layers.winograd` in a graph.
+_WINOGRAD = re.compile(r"__(inference|forward)_winograd_\w+")
 
 
 @dataclasses.dataclass
@@ -32,7 +38,8 @@ def count(function):
     """The `Count` of a concrete function, with all functions that it calls.
 
     Convolutions, transposed ones, their gradients and matrix products are counted; the
-    rest (norms, activations, copies) is not.
+    rest (norms, activations, copies) is not. A convolution counts as many as the direct
+    one, whatever it is computed by.
     """
     result = Count()
     _count_graph(function.graph, 1, result)
@@ -52,7 +59,8 @@ def count_run(call):
     tf.config.run_functions_eagerly(True)
     op_callbacks.add_op_callback(callback)
     try:
-        call()
+        with winograd.direct():
+            call()
     finally:
         op_callbacks.remove_op_callback(callback)
         tf.config.run_functions_eagerly(eager)
@@ -86,6 +94,12 @@ def _count_graph(graph, times, result):
             _count_called(graph, op.get_attr("body"), times * (turns or 1), result)
         elif op.type in ("If", "StatelessIf"):
             _count_called(graph, op.get_attr("then_branch"), times, result)
+        elif op.type in ("PartitionedCall", "StatefulPartitionedCall") and _WINOGRAD.match(op.get_attr("f").name):
+            macs = _product(op.outputs[0].shape, tf.TensorShape([3, 3, op.inputs[0].shape[-1]]))
+            if macs is None:
+                result.unknown["Conv2D"] += 1
+            else:
+                result.by_kind["Conv2D"] += times * macs
         elif op.type in ("PartitionedCall", "StatefulPartitionedCall"):
             _count_called(graph, op.get_attr("f"), times, result)
 

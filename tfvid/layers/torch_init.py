@@ -4,6 +4,8 @@ import math
 
 import keras
 
+from tfvid.layers import winograd
+
 
 def uniform(fan_in):
     """A fresh initializer; an instance shared by two weights would give them the same numbers."""
@@ -18,7 +20,7 @@ def conv2d(channels_in, channels_out, kernel_size, use_bias=True, name=None, **k
     strides pad explicitly and pass `padding="valid"`.
     """
     fan_in = channels_in * kernel_size * kernel_size
-    return keras.layers.Conv2D(
+    return winograd.Conv2D(
         channels_out, kernel_size, use_bias=use_bias, kernel_initializer=uniform(fan_in),
         bias_initializer=uniform(fan_in), name=name, **{"padding": "same", **kwargs},
     )

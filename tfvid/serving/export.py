@@ -17,6 +17,7 @@ import tensorflow as tf
 
 import tfvid
 from tfvid.errors import UserError
+from tfvid.layers import winograd
 from tfvid.serving.batching import with_seed_for_each_clip
 from tfvid.serving.saved_model import SERVING_DEFAULT, read_signatures, versions
 from tfvid.serving.warmup import write_warmup
@@ -46,11 +47,12 @@ def export(model, export_dir, version=None, model_name=None, warmup=True, batchi
       ValueError: a signature that a server cannot run (`check_signature`).
     """
     version = _free_version(export_dir, version)
-    try:
-        functions = model.signatures()
-    except NotImplementedError:
-        raise UserError(f"expected a model that can be served, {type(model).__name__} has no signatures") from None
-    concrete = {name: function.get_concrete_function() for name, function in functions.items()}
+    with winograd.direct():  # the other way needs XLA, which a server may not have
+        try:
+            functions = model.signatures()
+        except NotImplementedError:
+            raise UserError(f"expected a model that can be served, {type(model).__name__} has no signatures") from None
+        concrete = {name: function.get_concrete_function() for name, function in functions.items()}
     if batching:
         concrete = {name: with_seed_for_each_clip(function) for name, function in concrete.items()}
     if SERVING_DEFAULT not in concrete:
@@ -85,6 +87,9 @@ def check_signature(name, function):
     used = sorted(operations(function) & PYTHON_OPS)
     if used:
         raise ValueError(f"signature {name}: expected no Python operation. Received: {', '.join(used)}")
+    compiled = sorted(f.signature.name for f in called_functions(function) if f.attr["_XlaMustCompile"].b)
+    if compiled:
+        raise ValueError(f"signature {name}: expected no function that needs XLA. Received: {', '.join(compiled)}")
     if not isinstance(function.structured_outputs, dict):
         received = type(function.structured_outputs).__name__
         raise ValueError(f"signature {name}: expected a dictionary of outputs. Received: {received}")
@@ -95,6 +100,11 @@ def operations(function):
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
     return {node.op for node in nodes}
+
+
+def called_functions(function):
+    """FunctionDef of every function in a concrete function's graph."""
+    return list(function.graph.as_graph_def().library.function)
 
 
 def move_folder(source, target):

@@ -11,6 +11,7 @@ import typing
 import keras
 from keras import ops
 
+from tfvid.layers import winograd
 from tfvid.layers.batch_norm import BatchNorm
 from tfvid.layers.bound import BoundLayer
 
@@ -51,21 +52,32 @@ class Conv2D(BoundLayer):
         self.kernel = self.weight("kernel", (size, size, channels_in, channels_out), _normal())
         self.bias = self.weight("bias", (channels_out,), "zeros") if use_bias else None
 
+    def call(self, x):
+        """As in training; `bind` is for evaluation, where one kernel convolves many maps."""
+        return self._with_bias(self.convolve(x, self.read(self.kernel)))
+
     def bind(self):
-        kernel, bias = self.read(self.kernel), None if self.bias is None else self.read(self.bias)
+        convolve = self.bind_kernel(self.read(self.kernel))
+        return lambda x: self._with_bias(convolve(x))
 
-        def convolve(x):
-            y = self.convolve(x, kernel)
-            return y if bias is None else y + bias
-
-        return convolve
+    def bind_kernel(self, kernel):
+        """As `bind`, with a given kernel and without the bias."""
+        if self.stride == self.padding == 1:
+            convolve = winograd.bound_conv2d(kernel)
+            return lambda x: convolve(x, self.mode)
+        return lambda x: self.convolve(x, kernel)
 
     def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
         if self.padding:
             p = self.padding
             x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)
+        if self.stride == 1:
+            return winograd.conv2d(x, kernel, padding="valid")
         return ops.conv(x, kernel, strides=self.stride, padding="valid", data_format="channels_last")
+
+    def _with_bias(self, y):
+        return y if self.bias is None else y + self.read(self.bias)
 
 
 class DoublingConv2D(BoundLayer):
@@ -112,7 +124,8 @@ class ConvNorm(BoundLayer):
     def bind(self):
         """The layer in evaluation."""
         kernel, offset = self.folded()
-        return lambda x: self.activate(self.conv.convolve(x, kernel) + offset)
+        convolve = self.conv.bind_kernel(kernel)
+        return lambda x: self.activate(convolve(x) + offset)
 
     def folded(self):
         """(kernel, offset [out]) in evaluation: the norm is a part of the convolution."""

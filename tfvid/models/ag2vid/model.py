@@ -8,7 +8,7 @@ from tfvid.errors import UserError
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.metrics import boxes as box_metrics
 from tfvid.metrics import frames as frame_metrics
-from tfvid.models import float_policy
+from tfvid.models import float_policy, grouped_conv
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
@@ -88,6 +88,8 @@ class AG2Vid(VideoModel):
             for layer in self._flatten_layers():
                 if isinstance(layer, TorchConv2D):
                     layer.warm_up()
+                    if not tf.config.list_physical_devices("GPU"):
+                        layer.same_convolution = grouped_conv.convolve
         self.finish_build(optimizers)
 
     def _wide(self):

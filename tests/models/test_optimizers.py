@@ -140,3 +140,22 @@ def test_global_norm():
     np.testing.assert_allclose(global_norm([tf.constant([3.0]), None, tf.constant([[4.0]])]), 5.0)
     assert float(global_norm([None])) == 0
     assert np.isnan(global_norm([tf.constant([1.0, float("nan")])]))
+
+
+def test_gradients_applied_one_by_one_change_what_their_own_flag_allows():
+    def made():
+        variables = [keras.Variable(np.arange(3.0) + i, dtype="float32") for i in range(3)]
+        return variables, Adam(variables, form="torch", name="adam")
+
+    grads = [tf.constant([1.0, -2.0, 3.0]), tf.constant([np.nan, 0.0, 1.0]), None]
+    variables, one_by_one = made()
+    update = tf.function(lambda: one_by_one.apply(grads, variables, 0.1, [tf.constant(True), tf.constant(False)]))
+    update()
+    update()
+    references, together = made()
+    for _ in range(2):
+        together.apply(grads[:1], references[:1], 0.1)
+    for value, reference in zip(variables, references):
+        np.testing.assert_array_equal(value.numpy(), reference.numpy())
+    np.testing.assert_array_equal(one_by_one.counts.numpy(), [2, 0, 0])
+    np.testing.assert_array_equal(one_by_one.v[1].numpy(), 0)

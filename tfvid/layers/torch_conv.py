@@ -25,13 +25,31 @@ def l2_normalize(x):
 
 
 def scale_calls(x, factor):
-    """[calls * N, ...] times [calls] or [1]: each call's N rows by its own factor."""
+    """[calls * N, ...] times [calls] or [1]: each call's N rows by its own factor, which is not zero.
+
+    The gradient is read off the result, so that x need not be kept beside it.
+    """
     calls = factor.shape[0]
-    factor = ops.cast(factor, x.dtype)
-    if calls == 1:
-        return x * factor[0]
-    parts = ops.reshape(x, (calls, -1, *x.shape[1:]))
-    return ops.reshape(parts * ops.reshape(factor, (calls,) + (1,) * len(x.shape)), (-1, *x.shape[1:]))
+
+    def by_call(x):
+        return ops.reshape(x, (calls, -1, *x.shape[1:]))
+
+    def scaled(x, factor):
+        factor = ops.reshape(ops.cast(factor, x.dtype), (calls,) + (1,) * len(x.shape))
+        return ops.reshape(by_call(x) * factor, (-1, *x.shape[1:]))
+
+    @ops.custom_gradient
+    def scale(x, factor):
+        y = scaled(x, factor)
+
+        def gradient(*args, upstream=None):
+            dy = args[0] if upstream is None else upstream
+            products = by_call(ops.cast(dy, factor.dtype) * ops.cast(y, factor.dtype))
+            return scaled(dy, factor), ops.sum(products, axis=tuple(range(1, len(products.shape)))) / factor
+
+        return y, gradient
+
+    return scale(x, factor)
 
 
 @keras.saving.register_keras_serializable(package="tfvid")
@@ -54,6 +72,8 @@ class TorchConv2D(keras.layers.Layer):
     ):
         super().__init__(name=name)
         self.strides, self.padding, self.spectral = strides, padding, spectral
+        # Function (x, kernel) that takes the place of a convolution of stride 1 and equal size, for its gradient.
+        self.same_convolution = None
         self.channels_out = channels_out
         self._add_kernel(channels_in, kernel_size)
         fan_in = channels_in * kernel_size**2
@@ -141,7 +161,10 @@ class TorchConv2D(keras.layers.Layer):
 
     def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
-        return conv_border(x, ops.cast(kernel, x.dtype), (self.strides, self.strides), self.padding)
+        kernel = ops.cast(kernel, x.dtype)
+        if self.same_convolution is not None and self.strides == 1 and 2 * self.padding == kernel.shape[0] - 1:
+            return self.same_convolution(x, kernel)
+        return conv_border(x, kernel, (self.strides, self.strides), self.padding)
 
     def call(self, x, training=False, calls=1):
         kernel, factor = self.normalized(training, calls, self.positions(x))

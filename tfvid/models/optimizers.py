@@ -99,40 +99,40 @@ class Adam:
           variables: a subset of the variables given to the constructor.
           lr: learning rate, a number or scalar tensor.
           ok: boolean scalar tensor; where false nothing changes, whatever the gradients hold.
+            Or a list of them, one for each gradient that is not None: then each variable
+            is updated as soon as its own gradient is there.
         """
         if self.counts is None:
             raise RuntimeError(f"optimizer {self.name!r} was made without slots, for generation only")
         pairs = [(self._index[id(v)], g) for g, v in zip(gradients, variables, strict=True) if g is not None]
         if not pairs:
             return
-        advance = [0] * len(self.targets)
-        for i, _ in pairs:
-            advance[i] = 1
-        self.counts.assign_add(tf.constant(advance, tf.int64) * tf.cast(ok, tf.int64))
         indices = [i for i, _ in pairs]
         grads = [tf.convert_to_tensor(g) for _, g in pairs]
-        ok = tf.convert_to_tensor(ok)
+        each = isinstance(ok, list)
+        oks = [tf.convert_to_tensor(x) for x in ok] if each else [tf.convert_to_tensor(ok)] * len(pairs)
+        t = tf.gather(self.counts, indices) + 1
+        factors = self._factors(lr, t, oks if each else oks[0])
+        advance = tf.scatter_nd([[i] for i in indices], tf.cast(tf.stack(oks), tf.int64), [len(self.targets)])
+        self.counts.assign_add(advance)
         context = tf.distribute.get_replica_context()
-        context.merge_call(
-            self._update_all, args=(grads, ok, self._factors(lr, ok, indices)), kwargs={"indices": indices}
-        )
+        context.merge_call(self._update_all, args=(grads, oks, factors), kwargs={"indices": indices, "chained": not each})
 
-    def _factors(self, lr, ok, indices):
-        """The scalars of this update: shared ones, and for each index (rate, beta1^t, beta2^t, epsilon).
+    def _factors(self, lr, t, ok):
+        """For each variable, whose step number is in `t`, the scalars of its update.
 
-        A skipped update has rate 0, beta 1 and (in `_update_one`) gradient 0, which change
-        nothing, to the last bit. A tf.cond would wait for the accelerator at every variable.
+        [rate, beta1^t, beta2^t, epsilon, beta1, beta2, decay]. A skipped update has rate 0, beta 1 and (in
+        `_update_one`) gradient 0, which change nothing, to the last bit. A tf.cond would wait for the accelerator at
+        every variable.
         """
-        t = tf.gather(self.counts, indices)
         rate, power1, power2, epsilon = (self._torch_factors if self.form == "torch" else self._keras_factors)(lr, t)
-        epsilon = tf.where(ok, epsilon, self._constant(self.epsilon))  # 0 / 0 before the first update else
-        each = [tf.where(ok, rate, 0), tf.where(ok, power1, 0), tf.where(ok, power2, 0), epsilon]
-        return {
-            "decay": tf.where(ok, self._constant(lr) * self._constant(self.weight_decay), 0),
-            "beta1": tf.where(ok, self._constant(self.beta1), 1),
-            "beta2": tf.where(ok, self._constant(self.beta2), 1),
-            "each": tf.unstack(tf.stack(each, axis=1)),
-        }
+        shared = (self._constant(self.beta1), self._constant(self.beta2))
+        shared = (*shared, self._constant(lr) * self._constant(self.weight_decay))
+        values = tf.stack([rate, power1, power2, epsilon, *(x * tf.ones_like(rate) for x in shared)], axis=1)
+        skipped = tf.constant([0, 0, 0, self.epsilon, 1, 1, 0], self.dtype)
+        if isinstance(ok, list):
+            return [tf.where(x, value, skipped) for x, value in zip(ok, tf.unstack(values))]
+        return tf.unstack(tf.where(ok, values, skipped))
 
     def _keras_factors(self, lr, t):
         """(rate, beta1^t, beta2^t, epsilon), each [variables]; the kernel corrects the bias."""
@@ -164,18 +164,20 @@ class Adam:
         """A number or tensor in the variables' type; `tf.cast` alone would round numbers to float32."""
         return tf.cast(value, self.dtype) if tf.is_tensor(value) else tf.constant(value, self.dtype)
 
-    def _update_all(self, strategy, grads, ok, factors, indices):
-        shared = tuple(factors[k] for k in ("beta1", "beta2", "decay"))
-        for i, grad, each in zip(indices, grads, factors["each"]):
-            strategy.extended.update(
-                _raw(self.targets[i]), self._update_one, args=(self.m[i], self.v[i], grad, ok, *shared, each),
-                group=True,
-            )
+    def _update_all(self, strategy, grads, oks, factors, indices, chained):
+        done = []
+        for i, grad, ok, each in zip(indices, grads, oks, factors):
+            # One after another where all are there at once: each has a copy of its gradient.
+            with tf.control_dependencies(done):
+                update = strategy.extended.update(
+                    _raw(self.targets[i]), self._update_one, args=(self.m[i], self.v[i], grad, ok, each), group=True
+                )
+            done = [update] if chained and isinstance(update, tf.Operation) else []
 
-    def _update_one(self, variable, m, v, grad, ok, beta1, beta2, decoupled_decay, each):
-        rate, power1, power2, epsilon = tf.unstack(each)
+    def _update_one(self, variable, m, v, grad, ok, each):
+        rate, power1, power2, epsilon, beta1, beta2, decoupled_decay = tf.unstack(each)
         g = tf.cast(grad, self.dtype)
-        g = tf.where(ok, g, tf.zeros_like(g))
+        g = tf.where(ok, g, tf.zeros([], self.dtype))
         decay = []
         if self.weight_decay and self.decoupled:
             decay = [variable.assign(variable * (1 - decoupled_decay))]
@@ -190,8 +192,16 @@ class Adam:
 
 def global_norm(gradients):
     """The Euclidean norm of all gradients together; None entries count as zero."""
-    # l2_loss squares and sums in one pass over memory.
-    halves = [tf.nn.l2_loss(g) for g in gradients if g is not None]
+    return norm_of_halves(half_squares([g for g in gradients if g is not None]))
+
+
+def half_squares(gradients):
+    """Half the sum of squares of each gradient, squared and summed in one pass over memory."""
+    return [tf.nn.l2_loss(g) for g in gradients]
+
+
+def norm_of_halves(halves):
+    """The norm of all gradients from their `half_squares`."""
     return tf.sqrt(2 * tf.add_n(halves)) if halves else tf.constant(0.0)
 
 

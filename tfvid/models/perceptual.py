@@ -1,4 +1,4 @@
-"""VGG-19 for perceptual losses, held beside a model: neither trained nor saved with it."""
+"""VGG-19 for perceptual losses, held beside a model: neither trained nor saved with it; and such losses in slices."""
 
 import keras
 import tensorflow as tf
@@ -6,8 +6,10 @@ import tensorflow as tf
 from tfvid.errors import UserError
 from tfvid.layers.vgg import WIDTHS, VGGFeatures
 from tfvid.models import float_policy
+from tfvid.models.shared_function import shared_function
 
 SEED = 19  # of the fixed random features
+SLICE = 2**17  # pixels that go through the network at once, if there are so many in one frame of the batch or not
 
 
 class PerceptualVGG:
@@ -54,3 +56,49 @@ class PerceptualVGG:
             except (KeyError, ValueError) as e:
                 raise UserError(f"vgg_weights: {self._weights}: {e.args[0]}") from None
         return network
+
+
+def loss_by_slices(function, images, targets, pixels=SLICE):
+    """A mean over frames, and its gradient, evaluated on a few frames at a time.
+
+    A loss that is a mean over frames needs the activations of no two frames at once. Its
+    gradient with respect to the frames is taken along with its value, slice by slice, so
+    that nothing is computed twice and only a gradient of the frames' size is kept.
+
+    Args:
+      function: (images, targets) [N, H, W, C] -> (scalar loss, list of further scalars),
+        all means over N. Only the loss has a gradient, and only to the images.
+      images, targets: [B, T, H, W, C], T known.
+      pixels: of a slice, which has at least one frame of every clip.
+
+    Returns:
+      (loss, list of the further scalars), as `function` of all frames.
+    """
+    batch, steps, height, width = images.shape[:4]
+    length = max(1, pixels // ((batch or 1) * height * width))
+
+    def step(images, targets):
+        flat = [tf.reshape(x, (-1, *x.shape[2:])) for x in (images, targets)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(flat[0])
+            loss, others = function(*flat)
+        return tf.stack([loss, *others]), tf.reshape(tape.gradient(loss, flat[0]), tf.shape(images))
+
+    # The slices but the last are of one size: one function in the graph.
+    step, frames, targets = shared_function(step), tf.stop_gradient(images), tf.stop_gradient(targets)
+    values, gradients = [], []
+    for start in range(0, steps, length):
+        share = min(length, steps - start) / steps
+        # One after another, or the activations of all slices are there at once.
+        with tf.control_dependencies(gradients[-1:]):
+            value, gradient = step(frames[:, start : start + length], targets[:, start : start + length])
+        share = tf.constant(share, value.dtype)
+        values.append(value * share)
+        gradients.append(gradient * tf.cast(share, gradient.dtype))
+    value, gradient = tf.add_n(values), tf.concat(gradients, axis=1)
+
+    @tf.custom_gradient
+    def with_gradient(images):
+        return tf.identity(value[0]), lambda upstream: tf.cast(upstream, images.dtype) * gradient
+
+    return with_gradient(images), tf.unstack(value[1:])

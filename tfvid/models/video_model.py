@@ -162,7 +162,7 @@ class VideoModel(keras.Model):
         floats = tf.cast(images, self.wide_dtype)
         return floats / 255 if images.dtype == tf.uint8 else floats
 
-    def apply_gradients(self, name, gradients, lr, variables=None, clip=None):
+    def apply_gradients(self, name, gradients, lr, variables=None, clip=None, loss=None):
         """Averages over replicas, checks, clips, applies; the only way a gradient reaches a variable.
 
         Args:
@@ -172,10 +172,14 @@ class VideoModel(keras.Model):
           variables: those the gradients are of; default: all of this optimiser.
           clip: function from the norm of all gradients to the factor that they are
             multiplied by; default: the one that hparams.clip_norm asks for.
+          loss: what the gradients are of, for a model with large weights: without clipping
+            and on one device each gradient is applied, and its memory free, as soon as it
+            is made. Nothing is changed where the loss is not finite; a gradient that is
+            not finite itself leaves its own variable alone.
 
         Returns:
-          {"<name>_grad_norm": before clipping, "<name>_skipped": 1.0 where the norm was
-          not finite and nothing was changed}.
+          {"<name>_grad_norm": before clipping, "<name>_skipped": 1.0 where the norm (or
+          the loss) was not finite and nothing was changed (but see `loss`)}.
         """
         optimizer = self.optimizers_by_name[name]
         variables = optimizer.targets if variables is None else variables
@@ -185,17 +189,23 @@ class VideoModel(keras.Model):
             raise ValueError(f"no gradient reaches any variable of {name!r}")
         if context.num_replicas_in_sync > 1:
             present = context.all_reduce(tf.distribute.ReduceOp.MEAN, present)
-        norm = optimizers_lib.global_norm(present)
+        halves = optimizers_lib.half_squares(present)
+        norm = optimizers_lib.norm_of_halves(halves)
         ok = tf.math.is_finite(norm)
         if clip is None and self.hparams.clip_norm:
             limit = tf.constant(self.hparams.clip_norm, norm.dtype)
             clip = lambda norm: limit / tf.maximum(norm, limit)  # noqa: E731
+        oks = ok
         if clip is not None:
             factor = clip(norm)
             present = [g * tf.cast(factor, g.dtype) for g in present]
+        elif loss is not None and context.num_replicas_in_sync == 1:
+            finite = tf.math.is_finite(loss)
+            ok = tf.logical_and(ok, finite)
+            oks = [tf.logical_and(finite, tf.math.is_finite(half)) for half in halves]
         it = iter(present)
         gradients = [None if g is None else next(it) for g in gradients]
-        optimizer.apply(gradients, variables, lr, ok)
+        optimizer.apply(gradients, variables, lr, oks)
         return {f"{name}_grad_norm": norm, f"{name}_skipped": 1.0 - tf.cast(ok, norm.dtype)}
 
     def finish_step(self):

@@ -8,7 +8,7 @@ from tfvid.errors import UserError
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.metrics import boxes as box_metrics
 from tfvid.metrics import frames as frame_metrics
-from tfvid.models import float_policy
+from tfvid.models import float_policy, grouped_conv
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
@@ -17,7 +17,7 @@ from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, first_size, resample
 from tfvid.models.optimizers import Adam
-from tfvid.models.perceptual import PerceptualVGG
+from tfvid.models.perceptual import PerceptualVGG, loss_by_slices
 from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
@@ -88,6 +88,8 @@ class AG2Vid(VideoModel):
             for layer in self._flatten_layers():
                 if isinstance(layer, TorchConv2D):
                     layer.warm_up()
+                    if not tf.config.list_physical_devices("GPU"):
+                        layer.same_convolution = grouped_conv.convolve
         self.finish_build(optimizers)
 
     def _wide(self):
@@ -245,13 +247,18 @@ class AG2Vid(VideoModel):
         logs = {}
         if not self.hparams.graph_only:
             clip = self.frames_clip(batch, draws or self.train_draws())
-            generator_losses, gradients, fake = self.generator_gradients(clip)
-            discriminator_losses, discriminator_gradients = self.discriminator_gradients(clip, fake)
-            logs |= self.apply_gradients("generator", gradients, self.hparams.lr)
-            logs |= self.apply_gradients("discriminator", discriminator_gradients, self.hparams.lr)
-            logs |= generator_losses | discriminator_losses
-        loss, gradients = self.graph_gradients(graph_inputs(batch, batch["boxes"].shape[1], self.hparams))
-        logs |= self.apply_gradients("graph", gradients, self.hparams.lr)
+            losses, gradients, fake = self.generator_gradients(clip)
+            applied = self.apply_gradients("generator", gradients, self.hparams.lr, loss=losses["total_loss"])
+            logs |= losses | applied
+            # After the generator's gradients, for less memory: otherwise both passes run side by side.
+            with tf.control_dependencies([applied["generator_grad_norm"]]):
+                losses, gradients = self.discriminator_gradients(clip, tf.identity(fake))
+                logs |= losses | self.apply_gradients(
+                    "discriminator", gradients, self.hparams.lr, loss=losses["total_img_loss"]
+                )
+        with tf.control_dependencies([v for k, v in logs.items() if k.endswith("_grad_norm")]):
+            loss, gradients = self.graph_gradients(graph_inputs(batch, batch["boxes"].shape[1], self.hparams))
+            logs |= self.apply_gradients("graph", gradients, self.hparams.lr, loss=loss)
         self.finish_step()
         return {**logs, "bbox_pred": loss}
 
@@ -284,10 +291,7 @@ class AG2Vid(VideoModel):
             warped = resample(tf.reshape(before, flat), tf.reshape(flows, (-1, *flows.shape[2:])), h.align_corners)
             losses["loss_F_Warp"] = tf.reduce_mean(tf.abs(warped - tf.reshape(real, flat)))
             if self.perceptual is not None:
-                vgg = self.perceptual.network
-                with tape.stop_recording():
-                    target = vgg(tf.reshape(real, flat))
-                losses["VGG"] = losses_lib.perceptual(vgg(tf.reshape(fake, flat)), target)
+                losses["VGG"], _ = loss_by_slices(self._perceptual_loss, fake, real)
             weights = {
                 "GAN_Img": h.discriminator_img_loss_weight,
                 "GAN_Feat": h.lambda_feat,
@@ -298,6 +302,11 @@ class AG2Vid(VideoModel):
         gradients = tape.gradient(total, self._targets("generator"))
         losses = {name: loss * weights[name] for name, loss in losses.items()}
         return {**losses, "total_loss": total}, gradients, tf.stop_gradient(fake)
+
+    def _perceptual_loss(self, fake, real):
+        vgg = self.perceptual.network
+        target = [tf.stop_gradient(f) for f in vgg(real)]
+        return losses_lib.perceptual(vgg(fake), target), []
 
     def discriminator_gradients(self, batch, fake):
         """({name: loss}, gradients of the discriminator's variables) on frames already generated."""

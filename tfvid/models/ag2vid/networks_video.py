@@ -299,8 +299,8 @@ def shared_maps(spades, condition):
     """ReLU(shared convolution) of several SPADEs on one condition, as one convolution."""
     kernel = ops.concatenate([s.shared.kernel for s in spades], axis=-1)
     bias = ops.concatenate([s.shared.bias for s in spades])
-    maps = ops.relu(spades[0].shared.convolve(condition, kernel) + bias)
-    return ops.split(maps, len(spades), axis=-1)
+    maps = ops.split(spades[0].shared.convolve(condition, kernel) + bias, len(spades), axis=-1)
+    return [ops.relu(m) for m in maps]  # cut before: the gradients of the activation and of what follows keep one map
 
 
 class SpadeBlock(keras.layers.Layer):

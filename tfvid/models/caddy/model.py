@@ -15,7 +15,7 @@ from tfvid.models.caddy.forward import CaddyNetworks, stack_frames
 from tfvid.models.caddy.hparams import CaddyHParams
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
-from tfvid.models.perceptual import PerceptualVGG
+from tfvid.models.perceptual import PerceptualVGG, loss_by_slices
 from tfvid.models.video_model import VideoModel
 
 
@@ -161,7 +161,8 @@ class Caddy(VideoModel):
         weight = terms.weight_of(self.hparams, "perceptual_loss", pretraining)
         vgg = self.perceptual.network if _positive(weight) else None
         values, information = terms.reconstruction_terms(
-            outputs, observations, vgg, terms.component_weights(weight), self.hparams.reconstruction_foreground_weight
+            outputs, observations, vgg, terms.component_weights(weight), self.hparams.reconstruction_foreground_weight,
+            loss_by_slices if training else None,
         )
         values.update(terms.state_terms(outputs, pretraining))
         values["action_mutual_information"] = self.mutual_information_loss(outputs, training)

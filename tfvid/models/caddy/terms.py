@@ -23,7 +23,9 @@ def weight_of(hparams, name, pretraining):
     return getattr(hparams, key, 0.0)  # hidden_states_rec has no weight in the main phase
 
 
-def reconstruction_terms(outputs, observations, vgg=None, component_weights=None, foreground_weight=0.0):
+def reconstruction_terms(
+    outputs, observations, vgg=None, component_weights=None, foreground_weight=0.0, evaluate=None
+):
     """Observation and perceptual terms at the three resolutions.
 
     Args:
@@ -35,11 +37,19 @@ def reconstruction_terms(outputs, observations, vgg=None, component_weights=None
       foreground_weight: w; in the L1 a pixel counts 1 + w times the squared difference
         of the real one to the batch's mean frame. 0, as in the original: 1. Small things, a paddle of
         10 pixels, are otherwise so little that the best is to leave them out.
+      evaluate: how the perceptual loss is evaluated, `perceptual.loss_by_slices`; None: on all frames at once.
 
     Returns:
       terms {"observations_rec", "perceptual_loss"}, information to log.
     """
     information, l1s, weighted, totals = {}, [], [], []
+
+    def perceptual(images, targets):  # -> the weighted loss, its components
+        features = [ops.stop_gradient(f) for f in vgg(targets)]
+        components = losses.perceptual_components(features, vgg(images))
+        weights = component_weights or (1.0,) * len(components)
+        return sum(w * c for w, c in zip(weights, components, strict=True)), components
+
     foreground = losses.foreground(observations, outputs["images"][0].shape[1]) if foreground_weight else None
     for r, images in enumerate(outputs["images"]):
         count, size = images.shape[1], images.shape[2:4]
@@ -51,10 +61,8 @@ def reconstruction_terms(outputs, observations, vgg=None, component_weights=None
         information[f"observations_rec_loss_r{r}"] = l1s[-1]
         if vgg is None:
             continue
-        features = [ops.stop_gradient(f) for f in vgg(ops.reshape(targets, (-1, *size, 3)))]
-        components = losses.perceptual_components(features, vgg(ops.reshape(images, (-1, *size, 3))))
-        weights = component_weights or (1.0,) * len(components)
-        weighted.append(sum(w * c for w, c in zip(weights, components, strict=True)))
+        loss, components = (evaluate or _at_once)(perceptual, images, targets)
+        weighted.append(loss)
         totals.append(components[0])
         information[f"perceptual_loss_r{r}"] = components[0]
         for level, component in enumerate(components):
@@ -140,6 +148,10 @@ def statistics(outputs, centroids):
         for kind in ("mean", "variance"):
             result[f"{prefix}action_directions_{kind}_magnitude"] = magnitude(f"{prefix}directions_{kind}")
     return result
+
+
+def _at_once(function, images, targets):
+    return function(*(ops.reshape(x, (-1, *x.shape[2:])) for x in (images, targets)))
 
 
 def _mean(values):

@@ -22,7 +22,9 @@ def test_the_page_of_two_models_shows_everything_and_restarts_its_clips(make_run
 
     async def visit():
         async with devtools.open_page((out / "index.html").as_uri(), tmp_path) as page:
-            await page.wait("document.readyState === 'complete'")  # parsed, and all pictures loaded
+            # Parsed, and all pictures loaded: the page's script gives clips their pictures once more.
+            loaded = "[...document.images].every(i => i.complete && i.naturalWidth)"
+            await page.wait(f"document.readyState === 'complete' && {loaded}")
             sizes = await page.value("[...document.images].map(i => i.naturalWidth)")
             assert len(sizes) >= 8 + 2 and all(sizes), sizes  # clips and plots
             heads = await page.value("[...document.querySelectorAll('table tr')].map(r => r.cells[0].textContent)")

@@ -9,14 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfvid.layers import winograd
-
 # Convolutions in each of the five stages, between which 2x2 max-pooling halves the size.
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
-# Multiply-adds of one map below which a convolution is direct: frames of several sizes go through the network, and
-# compiling all of its layers for each takes half a minute and a gigabyte.
-LEAST_OF_WINOGRAD = 15 * 10**8
 # What perceptual losses compare: the first activation of each stage.
 FIRST_RELUS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 # What LPIPS compares with VGG-16: the last activation of each stage.
@@ -59,9 +54,8 @@ class VGGFeatures(keras.layers.Layer):
         self.depth, self.taps, self.widths = depth, tuple(taps), tuple(widths)
         last = max(indices[t] for t in taps)
         self.convolutions = {
-            tap: winograd.Conv2D(
-                self.widths[int(tap[4]) - 1], 3, padding="same", name=f"features_{index}", dtype=self.dtype_policy,
-                least=LEAST_OF_WINOGRAD,
+            tap: keras.layers.Conv2D(
+                self.widths[int(tap[4]) - 1], 3, padding="same", name=f"features_{index}", dtype=self.dtype_policy
             )
             for tap, index in indices.items()
             if index <= last

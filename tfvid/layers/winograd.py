@@ -44,18 +44,17 @@ def direct():
         _state.direct = before
 
 
-def pays(kernel, batch, height, width, least=LEAST_MULTIPLY_ADDS):
+def pays(kernel, batch, height, width):
     """Whether the method is allowed and faster for an output of this size and this kernel.
 
     Args:
       kernel: [h, w, in, out].
       batch, height, width: of the output; None where not known while tracing.
-      least: multiply-adds of the direct convolution of one map.
     """
     if not kernel_pays(kernel) or not height or not width or height % 2 or width % 2:
         return False
     blocks, multiply_adds = (batch or 1) * height * width // 4, height * width * math.prod(kernel.shape)
-    return blocks >= LEAST_BLOCKS and multiply_adds >= least
+    return blocks >= LEAST_BLOCKS and multiply_adds >= LEAST_MULTIPLY_ADDS
 
 
 def kernel_pays(kernel):
@@ -70,36 +69,31 @@ def kernel_pays(kernel):
     )
 
 
-def conv2d(x, kernel, padding="same", least=LEAST_MULTIPLY_ADDS):
+def conv2d(x, kernel, padding="same"):
     """Convolution of stride 1, with gradients.
 
     Args:
       x: [N, H, W, in].
       kernel: [h, w, in, out].
       padding: "same" or "valid".
-      least: see `pays`.
 
     Returns:
       [N, H, W, out], under "valid" less the border.
     """
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     border = 1 if padding == "same" else 0
-    if x.dtype == kernel.dtype and pays(kernel, *_output_size(x, border), least):
+    if x.dtype == kernel.dtype and pays(kernel, *_output_size(x, border)):
         return convolve(x, kernel, border)
     return ops.conv(x, kernel, padding=padding, data_format="channels_last")
 
 
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer, by this method where it pays; `least`: see `pays`."""
-
-    def __init__(self, *args, least=LEAST_MULTIPLY_ADDS, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.least = least
+    """Keras' layer, by this method where it pays."""
 
     def convolution_op(self, inputs, kernel):
         plain = self.strides == self.dilation_rate == (1, 1) and self.groups == 1
         if plain and self.data_format == "channels_last":
-            return conv2d(inputs, kernel, self.padding, self.least)
+            return conv2d(inputs, kernel, self.padding)
         return super().convolution_op(inputs, kernel)
 
 

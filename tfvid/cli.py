@@ -24,10 +24,8 @@ def run(main, may_be_empty=()):
     Exit status: 0 done or help shown, 1 a mistake in what was given or an input/output failure,
     2 flags that do not parse, 130 interrupted.
     """
-    started = []
 
     def guarded(argv):
-        started.append(True)
         if len(argv) > 1:
             fail(f"expected flags only (--name=value). Received: {' '.join(argv[1:])!r}", status=2)
         logging.set_verbosity(logging.INFO if flags.FLAGS.verbosity >= 1 else logging.WARNING)
@@ -54,10 +52,6 @@ def run(main, may_be_empty=()):
         app.run(guarded, flags_parser=lambda argv: _parse_flags(argv, may_be_empty))
     except BrokenPipeError:
         sys.exit(1)
-    except SystemExit as e:
-        if not started and e.code == 1:  # so absl ends once it has shown the help
-            sys.exit(0)
-        raise
 
 
 def import_tensorflow_quietly():
@@ -93,6 +87,8 @@ def _parse_flags(argv, may_be_empty):
         rest = flags.FLAGS(argv)
     except flags.Error as e:
         fail(f"{e}; see --help", status=2)
+    except SystemExit:  # with 1: absl has shown the help
+        sys.exit(0)
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         if flag.present:

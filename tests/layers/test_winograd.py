@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfvid.layers import winograd
+from tfvid.serving.export import compiled_functions
 
 
 def case(dtype, shape=(2, 6, 10, 5), out=7):
@@ -15,12 +16,6 @@ def case(dtype, shape=(2, 6, 10, 5), out=7):
 
 def bordered(x, border, mode="CONSTANT"):
     return tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]], mode=mode)
-
-
-def compiled_functions(function):
-    """Names of the functions in a concrete function that XLA must compile."""
-    library = function.graph.as_graph_def().library
-    return [f.signature.name for f in library.function if f.attr["_XlaMustCompile"].b]
 
 
 @pytest.mark.parametrize("border", [0, 1, 2])

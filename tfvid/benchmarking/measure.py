@@ -102,7 +102,7 @@ def generate(setting):
 
     first, _ = _timed(sample)
     sample()
-    peak = memory()
+    peak = memory()  # as in `train`
     times, rates = [], [ceiling_rate()]
     for _ in range(setting.steps):
         times.append(_timed(sample))

@@ -82,11 +82,7 @@ class _Executed:
 def _count_graph(graph, times, result):
     for op in _live(graph):
         if op.type in _RULES:
-            macs = _RULES[op.type](op)
-            if macs is None:
-                result.unknown[op.type] += 1
-            else:
-                result.by_kind[op.type] += times * macs
+            _add(result, op.type, _RULES[op.type](op), times)
         elif op.type in ("While", "StatelessWhile"):
             limit = tf.get_static_value(op.inputs[1]) if len(op.inputs) > 1 else None
             turns = int(limit) if limit is not None and np.ndim(limit) == 0 and 0 < int(limit) < 2**31 - 1 else None
@@ -96,12 +92,16 @@ def _count_graph(graph, times, result):
             _count_called(graph, op.get_attr("then_branch"), times, result)
         elif op.type in ("PartitionedCall", "StatefulPartitionedCall") and _WINOGRAD.match(op.get_attr("f").name):
             macs = _product(op.outputs[0].shape, tf.TensorShape([3, 3, op.inputs[0].shape[-1]]))
-            if macs is None:
-                result.unknown["Conv2D"] += 1
-            else:
-                result.by_kind["Conv2D"] += times * macs
+            _add(result, "Conv2D", macs, times)
         elif op.type in ("PartitionedCall", "StatefulPartitionedCall"):
             _count_called(graph, op.get_attr("f"), times, result)
+
+
+def _add(result, kind, macs, times):
+    if macs is None:
+        result.unknown[kind] += 1
+    else:
+        result.by_kind[kind] += times * macs
 
 
 def _live(graph):

@@ -112,14 +112,14 @@ class Adam:
         each = isinstance(ok, list)
         oks = [tf.convert_to_tensor(x) for x in ok] if each else [tf.convert_to_tensor(ok)] * len(pairs)
         t = tf.gather(self.counts, indices) + 1
-        factors = self._factors(lr, t, oks if each else oks[0])
+        factors = self._factors(lr, t, oks)
         advance = tf.scatter_nd([[i] for i in indices], tf.cast(tf.stack(oks), tf.int64), [len(self.targets)])
         self.counts.assign_add(advance)
         context = tf.distribute.get_replica_context()
         context.merge_call(self._update_all, args=(grads, oks, factors), kwargs={"indices": indices, "chained": not each})
 
-    def _factors(self, lr, t, ok):
-        """For each variable, whose step number is in `t`, the scalars of its update.
+    def _factors(self, lr, t, oks):
+        """For each variable, whose step number is in `t` and flag in `oks`, the scalars of its update.
 
         [rate, beta1^t, beta2^t, epsilon, beta1, beta2, decay]. A skipped update has rate 0, beta 1 and (in
         `_update_one`) gradient 0, which change nothing, to the last bit. A tf.cond would wait for the accelerator at
@@ -130,9 +130,7 @@ class Adam:
         shared = (*shared, self._constant(lr) * self._constant(self.weight_decay))
         values = tf.stack([rate, power1, power2, epsilon, *(x * tf.ones_like(rate) for x in shared)], axis=1)
         skipped = tf.constant([0, 0, 0, self.epsilon, 1, 1, 0], self.dtype)
-        if isinstance(ok, list):
-            return [tf.where(x, value, skipped) for x, value in zip(ok, tf.unstack(values))]
-        return tf.unstack(tf.where(ok, values, skipped))
+        return [tf.where(ok, value, skipped) for ok, value in zip(oks, tf.unstack(values))]
 
     def _keras_factors(self, lr, t):
         """(rate, beta1^t, beta2^t, epsilon), each [variables]; the kernel corrects the bias."""
@@ -190,18 +188,13 @@ class Adam:
             )
 
 
-def global_norm(gradients):
-    """The Euclidean norm of all gradients together; None entries count as zero."""
-    return norm_of_halves(half_squares([g for g in gradients if g is not None]))
-
-
 def half_squares(gradients):
-    """Half the sum of squares of each gradient, squared and summed in one pass over memory."""
-    return [tf.nn.l2_loss(g) for g in gradients]
+    """Half the sum of squares of each gradient that is not None, squared and summed in one pass over memory."""
+    return [tf.nn.l2_loss(g) for g in gradients if g is not None]
 
 
-def norm_of_halves(halves):
-    """The norm of all gradients from their `half_squares`."""
+def global_norm(halves):
+    """The Euclidean norm of all gradients together, from their `half_squares`."""
     return tf.sqrt(2 * tf.add_n(halves)) if halves else tf.constant(0.0)
 
 

@@ -9,7 +9,7 @@ from tfvid.models import float_policy
 from tfvid.models.shared_function import shared_function
 
 SEED = 19  # of the fixed random features
-SLICE = 2**17  # pixels that go through the network at once, if there are so many in one frame of the batch or not
+SLICE = 2**17  # pixels that go through the network at once, or one frame of every clip where that is more
 
 
 class PerceptualVGG:

@@ -190,7 +190,7 @@ class VideoModel(keras.Model):
         if context.num_replicas_in_sync > 1:
             present = context.all_reduce(tf.distribute.ReduceOp.MEAN, present)
         halves = optimizers_lib.half_squares(present)
-        norm = optimizers_lib.norm_of_halves(halves)
+        norm = optimizers_lib.global_norm(halves)
         ok = tf.math.is_finite(norm)
         if clip is None and self.hparams.clip_norm:
             limit = tf.constant(self.hparams.clip_norm, norm.dtype)

@@ -87,7 +87,7 @@ def check_signature(name, function):
     used = sorted(operations(function) & PYTHON_OPS)
     if used:
         raise ValueError(f"signature {name}: expected no Python operation. Received: {', '.join(used)}")
-    compiled = sorted(f.signature.name for f in called_functions(function) if f.attr["_XlaMustCompile"].b)
+    compiled = compiled_functions(function)
     if compiled:
         raise ValueError(f"signature {name}: expected no function that needs XLA. Received: {', '.join(compiled)}")
     if not isinstance(function.structured_outputs, dict):
@@ -102,9 +102,10 @@ def operations(function):
     return {node.op for node in nodes}
 
 
-def called_functions(function):
-    """FunctionDef of every function in a concrete function's graph."""
-    return list(function.graph.as_graph_def().library.function)
+def compiled_functions(function):
+    """Names of the functions in a concrete function's graph that XLA must compile."""
+    library = function.graph.as_graph_def().library
+    return sorted(f.signature.name for f in library.function if f.attr["_XlaMustCompile"].b)
 
 
 def move_folder(source, target):

@@ -54,11 +54,15 @@ class Conv2D(BoundLayer):
 
     def call(self, x):
         """As in training; `bind` is for evaluation, where one kernel convolves many maps."""
-        return self._with_bias(self.convolve(x, self.read(self.kernel)))
+        y = self.convolve(x, self.read(self.kernel))
+        return y if self.bias is None else y + self.read(self.bias)
 
     def bind(self):
         convolve = self.bind_kernel(self.read(self.kernel))
-        return lambda x: self._with_bias(convolve(x))
+        if self.bias is None:
+            return convolve
+        bias = self.read(self.bias)
+        return lambda x: convolve(x) + bias
 
     def bind_kernel(self, kernel):
         """As `bind`, with a given kernel and without the bias."""
@@ -75,9 +79,6 @@ class Conv2D(BoundLayer):
         if self.stride == 1:
             return winograd.conv2d(x, kernel, padding="valid")
         return ops.conv(x, kernel, strides=self.stride, padding="valid", data_format="channels_last")
-
-    def _with_bias(self, y):
-        return y if self.bias is None else y + self.read(self.bias)
 
 
 class DoublingConv2D(BoundLayer):

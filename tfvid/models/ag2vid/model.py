@@ -85,11 +85,11 @@ class AG2Vid(VideoModel):
             generator = [v for part in parts for v in part.trainable_variables]
             optimizers["generator"] = self._adam(generator, "generator")
             optimizers["discriminator"] = self._adam(self.discriminator.trainable_variables, "discriminator")
+            convolve = None if tf.config.list_physical_devices("GPU") else grouped_conv.convolve
             for layer in self._flatten_layers():
                 if isinstance(layer, TorchConv2D):
                     layer.warm_up()
-                    if not tf.config.list_physical_devices("GPU"):
-                        layer.same_convolution = grouped_conv.convolve
+                    layer.same_convolution = convolve
         self.finish_build(optimizers)
 
     def _wide(self):

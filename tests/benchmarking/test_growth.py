@@ -48,7 +48,7 @@ def test_wrong_values_are_one_line():
 
 @pytest.mark.slow
 def test_command_measures_replicas_and_writes(tmp_path):
-    override = "sequence_length=4,long_sequence_length=4,ngf=4,ndf=4,nef=4,clip_length=3"
+    override = "sequence_length=5,long_sequence_length=5,ngf=4,ndf=4,nef=4,clip_length=4"
     done = run(
         "--hparams=hparams/demo/savp.json", f"--hparams_override={override}", "--axis=replicas", "--values=1,2",
         "--batch_size=1", "--steps=2", f"--output_dir={tmp_path}",

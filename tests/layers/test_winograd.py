@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvid.layers import winograd
+from tfvid.layers import winograd, xla
 from tfvid.serving.export import compiled_functions
 
 
-def case(dtype, shape=(2, 6, 10, 5), out=7):
+def case(dtype, shape=(2, 6, 10, 5), out=7, taps=3):
     rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=shape), rng.normal(size=(3, 3, shape[-1], out)) / np.sqrt(9 * shape[-1])
+    x, kernel = rng.normal(size=shape), rng.normal(size=(taps, taps, shape[-1], out)) / (taps * np.sqrt(shape[-1]))
     return tf.constant(x, dtype), tf.constant(kernel, dtype)
 
 
@@ -18,33 +18,38 @@ def bordered(x, border, mode="CONSTANT"):
     return tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]], mode=mode)
 
 
-@pytest.mark.parametrize("border", [0, 1, 2])
-def test_values_and_gradients_in_float64(border):
-    x, kernel = case("float64")
-    upstream = tf.random.stateless_normal([2, 4 + 2 * border, 8 + 2 * border, 7], [1, 2], dtype="float64")
+@pytest.mark.parametrize("taps, side, size, border", [
+    (3, 2, (6, 10), 0), (3, 2, (6, 10), 1), (3, 2, (6, 10), 2), (3, 4, (8, 12), 1), (3, 4, (10, 6), 0),
+    (3, 4, (6, 10), 2), (5, 2, (6, 10), 2), (5, 2, (6, 10), 0), (5, 2, (6, 10), 4), (5, 2, (8, 10), 1),
+    (5, 4, (8, 12), 2), (5, 4, (6, 10), 1),
+])  # fmt: skip
+def test_values_and_gradients_in_float64(taps, side, size, border):
+    x, kernel = case("float64", (2, *size, 5), taps=taps)
+    upstream = None
     results = []
     for convolve in (
-        lambda x, k: winograd.convolve(x, k, border),
+        lambda x, k: winograd.convolve(x, k, border, side),
         lambda x, k: tf.nn.conv2d(bordered(x, border), k, 1, "VALID"),
     ):
         with tf.GradientTape() as tape:
             tape.watch([x, kernel])
             y = convolve(x, kernel)
+        if upstream is None:
+            upstream = tf.random.stateless_normal(y.shape, [1, 2], dtype="float64")
         results.append([y, *tape.gradient(y, [x, kernel], upstream)])
     for ours, theirs in zip(*results):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-12)
 
 
-def test_error_in_float32_is_a_few_of_the_direct_ones():
-    x, kernel = case("float32", (1, 16, 16, 512), 512)
+# Largest error of a result of deviation 1, measured: 4.1e-6 (3 taps, side 2), 3.4e-5 (side 4), 1.9e-5 (5 taps,
+# side 2), 4.9e-5 (side 4); of the
+# direct convolution 1.5e-6 to 2.5e-6.
+@pytest.mark.parametrize("taps, side, most", [(3, 2, 8e-6), (3, 4, 6e-5), (5, 2, 4e-5), (5, 4, 1e-4)])
+def test_error_in_float32(taps, side, most):
+    x, kernel = case("float32", (1, 16, 16, 512), 512, taps)
     exact = tf.nn.conv2d(tf.cast(x, "float64"), tf.cast(kernel, "float64"), 1, "SAME")
-
-    def error(y):
-        return float(tf.reduce_max(tf.abs(tf.cast(y, "float64") - exact)))
-
-    assert winograd.pays(kernel, 1, 16, 16)
-    ours, direct = error(winograd.conv2d(x, kernel)), error(tf.nn.conv2d(x, kernel, 1, "SAME"))
-    assert ours < 1e-5 and ours < 6 * direct  # of values of deviation 1; 4.1e-6 and 1.5e-6 where measured
+    ours = winograd.convolve(x, kernel, taps // 2, side)
+    assert float(tf.reduce_max(tf.abs(tf.cast(ours, "float64") - exact))) < most
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
@@ -56,26 +61,33 @@ def test_bound_kernel_and_unknown_batch(mode):
     ).get_concrete_function()
     assert compiled_functions(function)
     expected = tf.nn.conv2d(bordered(x, 1, mode), kernel, 1, "VALID")
-    np.testing.assert_allclose(function(x), expected, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(function(x), expected, rtol=0, atol=6e-5)
 
 
 def test_used_where_it_pays():
-    wide = tf.zeros([3, 3, 128, 128])
-    assert winograd.pays(wide, None, 32, 32)
-    assert winograd.pays(tf.zeros([3, 3, 512, 512]), 4, 8, 8)
-    assert not winograd.pays(tf.zeros([3, 3, 512, 512]), None, 8, 8)  # the kernel would cost more than the map
-    assert not winograd.pays(wide, None, 31, 32)
-    assert not winograd.pays(wide, None, None, 32)
-    assert not winograd.pays(wide, None, 8, 16)
-    assert not winograd.pays(tf.zeros([3, 3, 32, 128]), None, 128, 128)
-    assert not winograd.pays(tf.zeros([5, 5, 128, 128]), None, 32, 32)
-    assert not winograd.pays(tf.cast(wide, "float64"), None, 32, 32)
-    assert not winograd.pays(tf.cast(wide, "bfloat16"), None, 32, 32)
-    with winograd.direct():
-        assert not winograd.pays(wide, None, 32, 32)
-        with winograd.direct():
+    block, training = winograd.paying_block, winograd._BLOCKS_IN_TRAINING
+    wide, deep, five = tf.zeros([3, 3, 128, 128]), tf.zeros([3, 3, 512, 512]), tf.zeros([5, 5, 256, 512])
+    assert block(wide, None, 32, 32) == 4
+    assert block(wide, None, 34, 32) == 2
+    assert block(wide, None, 32, 32, training) == 2
+    assert block(deep, 4, 8, 8) == 2
+    assert block(deep, None, 8, 8) is None  # the kernel would cost more than the map
+    assert block(deep, None, 8, 8, least=winograd.LEAST_BLOCKS_BOUND) == 2
+    assert block(five, None, 8, 8, least=winograd.LEAST_BLOCKS_BOUND) == 2
+    assert block(five, None, 8, 8) is None
+    assert block(five, None, 16, 16, training) is None
+    assert block(wide, None, 31, 32) is None
+    assert block(wide, None, None, 32) is None
+    assert block(wide, None, 8, 16) is None
+    assert block(tf.zeros([3, 3, 32, 128]), None, 128, 128) is None
+    assert block(tf.zeros([7, 7, 128, 128]), None, 32, 32) is None
+    assert block(tf.cast(wide, "float64"), None, 32, 32) is None
+    assert block(tf.cast(wide, "bfloat16"), None, 32, 32) is None
+    with xla.off():
+        assert block(wide, None, 32, 32) is None
+        with xla.off():
             pass
-        assert not winograd.pays(wide, None, 32, 32)
+        assert block(wide, None, 32, 32) is None
 
 
 def test_layer():
@@ -85,8 +97,8 @@ def test_layer():
     layer.kernel.assign(kernel)
     function = tf.function(layer)
     assert compiled_functions(function.get_concrete_function(x))
-    np.testing.assert_allclose(function(x), tf.nn.conv2d(x, kernel, 1, "SAME"), rtol=0, atol=2e-5)
-    with winograd.direct():
+    np.testing.assert_allclose(function(x), tf.nn.conv2d(x, kernel, 1, "SAME"), rtol=0, atol=6e-5)
+    with xla.off():
         assert not compiled_functions(tf.function(layer).get_concrete_function(x))
     strided = winograd.Conv2D(128, 3, strides=2, padding="same")
     assert not compiled_functions(tf.function(strided).get_concrete_function(x))

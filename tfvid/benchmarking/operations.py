@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks
 
-from tfvid.layers import winograd
+from tfvid.layers import xla
 
-# A convolution of `tfvid.layers.winograd` in a graph.
-_WINOGRAD = re.compile(r"__(inference|forward)_winograd_\w+")
+# A convolution of `tfvid.layers.winograd` in a graph, and what its kernel is transformed by.
+_WINOGRAD = re.compile(r"__(?:inference|forward)_winograd_(?:(\d+)x\d+|kernel)")
 
 
 @dataclasses.dataclass
@@ -59,7 +59,7 @@ def count_run(call):
     tf.config.run_functions_eagerly(True)
     op_callbacks.add_op_callback(callback)
     try:
-        with winograd.direct():
+        with xla.off():
             call()
     finally:
         op_callbacks.remove_op_callback(callback)
@@ -90,11 +90,14 @@ def _count_graph(graph, times, result):
             _count_called(graph, op.get_attr("body"), times * (turns or 1), result)
         elif op.type in ("If", "StatelessIf"):
             _count_called(graph, op.get_attr("then_branch"), times, result)
-        elif op.type in ("PartitionedCall", "StatefulPartitionedCall") and _WINOGRAD.match(op.get_attr("f").name):
-            macs = _product(op.outputs[0].shape, tf.TensorShape([3, 3, op.inputs[0].shape[-1]]))
-            _add(result, "Conv2D", macs, times)
         elif op.type in ("PartitionedCall", "StatefulPartitionedCall"):
-            _count_called(graph, op.get_attr("f"), times, result)
+            name = op.get_attr("f")
+            if match := _WINOGRAD.match(name.name):
+                if taps := int(match[1] or 0):
+                    seen = [taps, taps, op.inputs[0].shape[-1]]
+                    _add(result, "Conv2D", _product(op.outputs[0].shape, seen), times)
+            else:
+                _count_called(graph, name, times, result)
 
 
 def _add(result, kind, macs, times):
@@ -162,7 +165,7 @@ def _einsum(op):
 
 
 def _product(output, kernel):
-    a, b = _elements(output), _elements(kernel)
+    a, b = _elements(output), _elements(tf.TensorShape(kernel))
     return None if a is None or b is None else a * b
 
 

@@ -12,6 +12,7 @@ from tfvid.layers.bound import BoundLayer, truncated_normal
 from tfvid.layers.constant_channels import conv_constant
 from tfvid.layers.convolutions import conv2d
 from tfvid.layers.norms import Norm
+from tfvid.layers.winograd import bound_conv2d
 
 SIZE = 5
 
@@ -44,6 +45,11 @@ class ConvLSTMCell(BoundLayer):
             elif norm == "instance":
                 self.norms = [Norm(norm, 4 * units, "input_transform_forget_output")]
             self.state_norm = None if norm == "none" else Norm(norm, units, "state")
+
+    @property
+    def widest_kernel(self):
+        """[5, 5, in, out] of the convolution with most multiplications."""
+        return self.kernel
 
     def bind(self):
         gates = _bind_gates(self)
@@ -82,6 +88,11 @@ class ConvGRUCell(BoundLayer):
             self.gates = _ConvGates("gates", channels, 2 * units, dense, norm, gate_norms, start=1.0)
             channels = (*channels[:2], 2 * units)
             self.candidate = _ConvGates("candidate", channels, units, dense, norm, state_norms)
+
+    @property
+    def widest_kernel(self):
+        """[5, 5, in, out] of the convolution with most multiplications."""
+        return self.gates.kernel
 
     def bind(self):
         gates, candidate = self.gates.bind(), self.candidate.bind()
@@ -135,10 +146,10 @@ def _bind_gates(layer):
     dense = None if layer.weights_of_vector is None else layer.read(layer.weights_of_vector)
     inputs, tiled, _ = layer.channels
     of_x, of_vector, of_states = ops.split(kernel, (inputs, inputs + tiled), axis=2)
-    of_maps = ops.concatenate([of_x, of_states], axis=2) if tiled else kernel
+    convolve = bound_conv2d(ops.concatenate([of_x, of_states], axis=2) if tiled else kernel)
 
     def gates(x, vector, states):
-        g = conv2d(ops.concatenate([x, *states], axis=-1), of_maps) if states else conv2d(x, of_x)
+        g = convolve(ops.concatenate([x, *states], axis=-1)) if states else conv2d(x, of_x)
         if tiled:
             g = g + conv_constant(vector, of_vector, x.shape[1:3], g.shape[1:3])
         if dense is not None:

@@ -53,15 +53,10 @@ def cdna_warp(images, kernels, rate=(1, 1), mode="symmetric"):
       [B, H, W, N, C].
     """
     batch, height, width, channels = ops.shape(images)
-    n = kernels.shape[-1]
-    # Samples become channels, so that one depthwise convolution gives each its own kernels.
-    padded = pad_for_kernel(images, kernels.shape[1:3], rate, mode)
-    warped = ops.depthwise_conv(
-        ops.transpose(padded, (3, 1, 2, 0)), ops.transpose(kernels, (1, 2, 0, 3)), 1, "valid",
-        data_format="channels_last", dilation_rate=rate,
-    )  # [C, H, W, B * N]
-    warped = ops.reshape(warped, (channels, height, width, batch, n))
-    return ops.transpose(warped, (3, 1, 2, 4, 0))
+    kh, kw, n = kernels.shape[1:]
+    taps = ops.reshape(patches(images, (kh, kw), rate, mode), (batch, kh * kw, height * width * channels))
+    warped = ops.matmul(ops.transpose(ops.reshape(kernels, (batch, kh * kw, n)), (0, 2, 1)), taps)
+    return ops.transpose(ops.reshape(warped, (batch, n, height, width, channels)), (0, 2, 3, 1, 4))
 
 
 def dna_warp(images, kernels, rate=(1, 1), mode="symmetric"):

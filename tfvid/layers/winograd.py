@@ -1,204 +1,261 @@
-"""3x3 convolutions by Winograd's minimal filtering, F(2x2, 3x3), on the CPU.
+"""3x3 and 5x5 convolutions by Winograd's minimal filtering on the CPU: F(2x2, 3x3), F(4x4, 3x3), F(2x2, 5x5), F(4x4, 5x5).
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv 1509.09308), section 4.1. Each 2x2
-block of the output takes 16 multiplications a pair of channels instead of 36: the 4x4 block of the input that it
-depends on and the kernel are transformed by additions and halves, multiplied place by place (a matrix product over
-the channels at each of the 16 places), and the 16 products are added up to the four results. It is the same
-convolution in real arithmetic; in float32 the error is two to three times that of the direct one. (F(4x4, 3x3) saves
-more and loses a decimal digit.)
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv 1509.09308), section 4. Each block of
+the output takes, a pair of channels, 16 multiplications instead of 36, 36 instead of 144 or 100, or 64 instead of 400:
+the block of the input that it depends on and the kernel are transformed by a few additions, multiplied place by place
+(a matrix product over the channels at each of the 16, 36 or 64 places), and the products are added up to the results.
+It is the same convolution in real arithmetic. In float32 the root mean square error of 256 channels is 5e-7 of the
+result's deviation for F(2x2, 3x3), 2e-6 for the next two and 4e-6 for the last (direct: 2e-7), so that training knows
+only the first.
 
 The additions pass over every map several times, so the method wins only where they are compiled into few loops: the
-functions here are XLA's, all else stays TensorFlow's. A graph that must run without XLA is traced within `direct()`.
+functions here are XLA's. Within `xla.off()` every convolution is direct.
 """
 
-import contextlib
+import dataclasses
+import functools
 import math
-import threading
 
 import keras
+import numpy as np
 from keras import ops
 
-tf = None  # without it every convolution is direct
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
+from tfvid.layers import xla
+from tfvid.layers.xla import tf
 
 # Fewer channels, on either side, give the matrix products too little to win.
 LEAST_CHANNELS = 64
-# Of 2x2 blocks in a batch (in one map, where the batch's size is not known while tracing): fewer, and transforming
-# the kernel costs what is saved.
+# Of blocks in a batch (in one map, where the batch's size is not known while tracing): fewer, and transforming the
+# kernel costs what is saved.
 LEAST_BLOCKS = 64
+# The same where the kernel is transformed once for many maps: fewer, and reading it takes the time.
+LEAST_BLOCKS_BOUND = 16
 # Of the direct convolution of one map: fewer are not worth the second that XLA takes to compile a shape.
 LEAST_MULTIPLY_ADDS = 10**8
 
-_state = threading.local()
+# Taps of a kernel's side -> results of a block's side, the best first.
+_BLOCKS = {3: (4, 2), 5: (4, 2)}
+_BLOCKS_IN_TRAINING = {3: (2,), 5: ()}
+# Places of a block's side -> points at which its polynomials are multiplied, infinity beside them. Those with the
+# smallest error among those tried; with 2 in place of 1/2 that of six places is half as large again.
+_POINTS = {4: (0, 1, -1), 6: (0, 1, -1, 0.5, -2), 8: (0, 1, -1, 0.5, -2, -0.5, 2)}
 
-
-@contextlib.contextmanager
-def direct():
-    """Context in which every convolution is traced, or run, as TensorFlow's own."""
-    before = getattr(_state, "direct", False)
-    _state.direct = True
-    try:
-        yield
-    finally:
-        _state.direct = before
-
-
-def pays(kernel, batch, height, width):
-    """Whether the method is allowed and faster for an output of this size and this kernel.
+def paying_block(kernel, batch, height, width, blocks=_BLOCKS, least=LEAST_BLOCKS):
+    """Side of the blocks for an output of this size; None where the method is not allowed or not faster.
 
     Args:
       kernel: [h, w, in, out].
       batch, height, width: of the output; None where not known while tracing.
+      blocks: {taps: sides allowed, the best first}.
+      least: number of blocks that pays.
     """
-    if not kernel_pays(kernel) or not height or not width or height % 2 or width % 2:
-        return False
-    blocks, multiply_adds = (batch or 1) * height * width // 4, height * width * math.prod(kernel.shape)
-    return blocks >= LEAST_BLOCKS and multiply_adds >= LEAST_MULTIPLY_ADDS
+    if not height or not width or not kernel_pays(kernel):
+        return None
+    if height * width * math.prod(kernel.shape) < LEAST_MULTIPLY_ADDS:
+        return None
+    sides = _dividing(blocks[kernel.shape[0]], height, width)
+    return next((m for m in sides if (batch or 1) * height * width // m**2 >= least), None)
 
 
 def kernel_pays(kernel):
-    """What `pays` asks of the kernel and of the machine: one CPU, as nothing else was measured."""
+    """What `paying_block` asks of the kernel and of the machine."""
     return (
-        tf is not None
-        and not getattr(_state, "direct", False)
-        and tuple(kernel.shape[:2]) == (3, 3)
+        xla.allowed(kernel.dtype)
+        and kernel.shape[0] == kernel.shape[1]
+        and kernel.shape[0] in _BLOCKS
         and min(kernel.shape[2:]) >= LEAST_CHANNELS
-        and keras.backend.standardize_dtype(kernel.dtype) == "float32"
-        and [device.device_type for device in tf.config.list_logical_devices()] == ["CPU"]
     )
 
 
-def conv2d(x, kernel, padding="same"):
+def _dividing(sides, height, width):
+    return [m for m in sides if height % m == width % m == 0]
+
+
+def conv2d(x, kernel, padding="same", training=True):
     """Convolution of stride 1, with gradients.
 
     Args:
       x: [N, H, W, in].
       kernel: [h, w, in, out].
       padding: "same" or "valid".
+      training: False allows the larger error of large blocks.
 
     Returns:
       [N, H, W, out], under "valid" less the border.
     """
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
-    border = 1 if padding == "same" else 0
-    if x.dtype == kernel.dtype and pays(kernel, *_output_size(x, border)):
-        return convolve(x, kernel, border)
+    border = kernel.shape[0] // 2 if padding == "same" else 0
+    blocks = _BLOCKS_IN_TRAINING if training else _BLOCKS
+    side = paying_block(kernel, *_output_size(x, kernel.shape[0], border), blocks) if x.dtype == kernel.dtype else None
+    if side is not None:
+        return convolve(x, kernel, border, side)
     return ops.conv(x, kernel, padding=padding, data_format="channels_last")
 
 
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer, by this method where it pays."""
+    """Keras' layer, by this method where it pays, with large blocks; train it within `xla.off()`."""
 
     def convolution_op(self, inputs, kernel):
         plain = self.strides == self.dilation_rate == (1, 1) and self.groups == 1
         if plain and self.data_format == "channels_last":
-            return conv2d(inputs, kernel, self.padding)
+            return conv2d(inputs, kernel, self.padding, training=False)
         return super().convolution_op(inputs, kernel)
 
 
 def bound_conv2d(kernel):
-    """Convolution of stride 1 for many maps: the kernel is transformed once, here.
+    """Convolution of stride 1 for many maps, with gradients and large blocks: the kernel is transformed once, here.
 
     Args:
-      kernel: [h, w, in, out].
+      kernel: [h, w, in, out], of odd sides.
 
     Returns:
-      Function (x [N, H, W, in], mode), which pads every side with one pixel, by `mode`: "constant" (zeros) or
-      "reflect".
+      Function (x [N, H, W, in], mode), which pads every side with half a kernel, by `mode`: "constant" (zeros, the
+      default) or "reflect".
     """
-    transformed = transform_kernel(kernel) if kernel_pays(kernel) else None
+    border = kernel.shape[0] // 2
+    # A graph does not compute those that no map takes.
+    sides = _BLOCKS[kernel.shape[0]] if kernel_pays(kernel) else ()
+    transformed = {side: _transformed(kernel, side) for side in sides}
 
-    def convolve(x, mode="constant"):
-        if transformed is not None and x.dtype == transformed.dtype and pays(kernel, *x.shape[:3]):
-            return winograd_product(x, transformed, 1, mode)
-        x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+    def convolve_padded(x, pad):
+        """Over a border of zeros, `pad` on every side."""
+        size = _output_size(x, kernel.shape[0], pad)
+        side = paying_block(kernel, *size, least=LEAST_BLOCKS_BOUND) if x.dtype == kernel.dtype else None
+        if side is not None:
+            return convolve(x, kernel, pad, side, transformed[side])
+        if pad == border:
+            return ops.conv(x, kernel, padding="same", data_format="channels_last")
         return ops.conv(x, kernel, padding="valid", data_format="channels_last")
 
-    return convolve
+    def bound(x, mode="constant"):
+        if mode == "constant":
+            return convolve_padded(x, border)
+        return convolve_padded(ops.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode=mode), 0)
+
+    return bound
 
 
-def convolve(x, kernel, border):
+def convolve(x, kernel, border, side=2, transformed=None):
     """The method itself, with a gradient of the same kind.
 
     Args:
       x: [N, H, W, in].
-      kernel: [3, 3, in, out].
-      border: zeros on each side, 0 to 2; H - 2 + 2 border and the same of W must be even.
+      kernel: [3, 3, in, out] or [5, 5, in, out].
+      border: zeros on each side, fewer than the kernel's taps.
+      side: of the output's blocks, which must divide its height and width.
+      transformed: the kernel for such blocks, if it is there.
 
     Returns:
-      [N, H - 2 + 2 border, W - 2 + 2 border, out].
+      [N, H', W', out], the sides longer by 2 border less the taps and 1.
     """
+    taps = kernel.shape[0]
+    transformed = _transformed(kernel, side) if transformed is None else transformed
 
     @tf.custom_gradient
     def convolve(x, kernel):
         def gradient(dy):
-            # The transposed convolution: each kernel turned by half a circle, its channels swapped.
-            turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
             padding = [[0, 0], [border, border], [border, border], [0, 0]]
             of_kernel = tf.raw_ops.Conv2DBackpropFilter(
                 input=tf.pad(x, padding), filter_sizes=tf.shape(kernel), out_backprop=dy, strides=[1, 1, 1, 1],
                 padding="VALID",
             )  # fmt: skip
-            return winograd_convolution(dy, turned, 2 - border), of_kernel
+            # The transposed convolution: the kernel turned by half a circle, its channels swapped.
+            turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+            block = _dividing((side, 2), *x.shape[1:3])[0]  # odd taps and an even output: always even
+            return _filtering(block, taps).product(dy, _transformed(turned, block), taps - 1 - border), of_kernel
 
-        return winograd_convolution(x, kernel, border), gradient
+        return _filtering(side, taps).product(x, transformed, border), gradient
 
     return convolve(x, kernel)
 
 
-def _output_size(x, border):
+def _transformed(kernel, side):
+    return _filtering(side, kernel.shape[0]).transform_kernel(tf.stop_gradient(kernel))
+
+
+def _output_size(x, taps, border):
     """(N, H, W) of the output; None what is not known."""
-    return (x.shape[0], *(None if n is None else n - 2 + 2 * border for n in x.shape[1:3]))
+    return (x.shape[0], *(None if n is None else n + 2 * border - taps + 1 for n in x.shape[1:3]))
 
 
-def _compiled(function):
-    """As a function that XLA compiles, once for each shape."""
-    return function if tf is None else tf.function(function, jit_compile=True, autograph=False)
+@functools.cache
+def _filtering(side, taps):
+    return Filtering(side, taps)
 
 
-@_compiled
-def transform_kernel(kernel):
-    """[3, 3, in, out] -> [16, in, out]."""
-    rows = _kernel_rows(*tf.unstack(kernel))
-    return tf.stack([place for row in rows for place in _kernel_rows(*tf.unstack(row))])
+@dataclasses.dataclass(frozen=True)
+class Filtering:
+    """F(side x side, taps x taps)."""
+
+    side: int
+    taps: int
+
+    @functools.cached_property
+    def matrices(self):
+        """(A^T, G, B^T) of the paper, float64, by Toom and Cook's interpolation.
+
+        The polynomials are multiplied by their values at the points and, at infinity, by their leading coefficients.
+        """
+        places = self.side + self.taps - 1
+        points = _POINTS[places]
+
+        def values(count):
+            finite = [[float(p) ** j for j in range(count)] for p in points]
+            return np.array([*finite, [0.0] * (count - 1) + [1.0]])
+
+        others = [[q for q in points if q != p] for p in points]
+        # Lagrange's polynomials, lowest coefficient first, their denominators moved to G.
+        interpolation = [[*np.poly(roots)[::-1], 0.0] for roots in others] + [np.poly(points)[::-1]]
+        scale = [math.prod(p - q for q in roots) for p, roots in zip(points, others)] + [1.0]
+        return values(self.side).T, values(self.taps) / np.array(scale)[:, None], np.array(interpolation)
+
+    @functools.cached_property
+    def transform_kernel(self):
+        """[taps, taps, in, out] -> [places, in, out]; one matrix product, which needs no compiling."""
+
+        def transform(kernel):
+            _, g, _ = self.matrices
+            matrix = tf.constant(np.kron(g, g), kernel.dtype)
+            places = tf.matmul(matrix, tf.reshape(kernel, [self.taps**2, -1]))
+            return tf.reshape(places, [-1, *kernel.shape[2:]])
+
+        transform.__name__ = "winograd_kernel"
+        return tf.function(transform, autograph=False)
+
+    @functools.cached_property
+    def product(self):
+        """(x [N, H, W, in], kernel [places, in, out], zeros on each side) -> [N, H', W', out], compiled.
+
+        `tfvid.benchmarking.operations` knows it, and `transform_kernel`, by the name.
+        """
+
+        def product(x, kernel, border):
+            m, n = self.side, self.side + self.taps - 1
+            output, _, block = self.matrices
+            if border:
+                x = tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]])
+            height, width = x.shape[1] - self.taps + 1, x.shape[2] - self.taps + 1
+            # Rows, then columns: in one expression XLA would compute every row once for each column.
+            rows = tf.stack(_combine(block, [x[:, i : i + height - m + 1 : m] for i in range(n)]))
+            places = _combine(block, [rows[:, :, :, i : i + width - m + 1 : m] for i in range(n)])
+            blocks = tf.reshape(tf.stack(places, axis=1), [n * n, -1, x.shape[3]])
+            products = tf.reshape(tf.matmul(blocks, kernel), [n, n, -1, height // m, width // m, kernel.shape[-1]])
+            rows = tf.stack(_combine(output, tf.unstack(products)))
+            y = tf.stack(_combine(output, tf.unstack(rows, axis=1)), axis=1)  # [m, m, N, H / m, W / m, out]
+            return tf.reshape(tf.transpose(y, [2, 3, 0, 4, 1, 5]), [-1, height, width, kernel.shape[-1]])
+
+        product.__name__ = f"winograd_{self.taps}x{self.taps}"
+        return xla.compiled(product)
 
 
-def _kernel_rows(a, b, c):
-    """G of the paper."""
-    return a, (a + b + c) * 0.5, (a - b + c) * 0.5, c
+def _combine(matrix, parts):
+    """The matrix' rows times the list of tensors."""
+    return [_sum([_times(c, part) for c, part in zip(row, parts) if c]) for row in matrix]
 
 
-@_compiled
-def winograd_convolution(x, kernel, border):
-    """See `convolve`; `tfvid.benchmarking.operations` knows it, and the next, by name."""
-    return winograd_product(x, transform_kernel(kernel), border, "constant")
+def _times(factor, x):
+    return x if factor == 1 else -x if factor == -1 else x * tf.constant(factor, x.dtype)
 
 
-@_compiled
-def winograd_product(x, transformed, border, mode):
-    """The same with a transformed kernel [16, in, out], over a border of a kind (see tf.pad)."""
-    if border:
-        x = tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]], mode=mode)
-    height, width, channels = x.shape[1] - 2, x.shape[2] - 2, transformed.shape[-1]
-    blocks = tf.stack(
-        [
-            place
-            for row in _input_rows(*(x[:, i : i + height - 1 : 2] for i in range(4)))
-            for place in _input_rows(*(row[:, :, i : i + width - 1 : 2] for i in range(4)))
-        ]
-    )  # [16, N, H / 2, W / 2, in]
-    products = tf.matmul(tf.reshape(blocks, [16, -1, x.shape[3]]), transformed)
-    products = tf.unstack(tf.reshape(products, [4, 4, -1, height // 2, width // 2, channels]))
-    rows = [tf.stack(_output_rows(*tf.unstack(row)), axis=3) for row in _output_rows(*products)]
-    return tf.reshape(tf.stack(rows, axis=2), [-1, height, width, channels])
-
-
-def _input_rows(a, b, c, d):
-    """B^T of the paper."""
-    return a - c, b + c, c - b, b - d
-
-
-def _output_rows(a, b, c, d):
-    """A^T of the paper."""
-    return a + b + c, b - c - d
+def _sum(terms):
+    return functools.reduce(lambda a, b: a + b, terms)

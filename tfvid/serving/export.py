@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import tfvid
 from tfvid.errors import UserError
-from tfvid.layers import winograd
+from tfvid.layers import xla
 from tfvid.serving.batching import with_seed_for_each_clip
 from tfvid.serving.saved_model import SERVING_DEFAULT, read_signatures, versions
 from tfvid.serving.warmup import write_warmup
@@ -47,7 +47,7 @@ def export(model, export_dir, version=None, model_name=None, warmup=True, batchi
       ValueError: a signature that a server cannot run (`check_signature`).
     """
     version = _free_version(export_dir, version)
-    with winograd.direct():  # the other way needs XLA, which a server may not have
+    with xla.off():  # the other way needs XLA, which a server may not have
         try:
             functions = model.signatures()
         except NotImplementedError:

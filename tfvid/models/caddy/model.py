@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfvid.errors import UserError
-from tfvid.layers import winograd
+from tfvid.layers import xla
 from tfvid.models import schedules
 from tfvid.models.caddy import diagnostics, losses, terms
 from tfvid.models.caddy.forward import CaddyNetworks, stack_frames
@@ -98,7 +98,7 @@ class Caddy(VideoModel):
         temperature = self._temperature(self.step + 1)
         variables = self.optimizers_by_name["generator"].targets
         # Winograd's method, which play gains by, gains a tenth here and takes 0.3 GB: each size of map is compiled.
-        with winograd.direct(), tf.GradientTape(watch_accessed_variables=False) as tape:
+        with xla.off(), tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             outputs = self.forward(observations, noise, phase, temperature, training=True)
             total, logs = self.losses(outputs, observations, phase.pretraining, training=True)

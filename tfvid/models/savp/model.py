@@ -5,6 +5,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfvid.errors import UserError
+from tfvid.layers import xla
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
 from tfvid.models.savp import losses as losses_lib
@@ -197,20 +198,17 @@ class SAVP(VideoModel):
             ground_truth.append(mask)
             result[f"ground_truth_sampling_mean{suffix}"] = mean
         shared = h.context_frames - 1 if len(rollouts) == 2 and not h.learn_prior else 0
-        videos = self.generator.unroll(
-            self._cell_step(keep),
-            inputs,
-            [latents[name] for name in rollouts],
-            ground_truth,
-            frames - h.context_frames,
-            shared,
-            keep,
-        )
+        with xla.off():  # Winograd's method is exact enough for frames, not for gradients
+            videos = self.generator.unroll(
+                shared_function(self.generator.bind(keep)),
+                inputs,
+                [latents[name] for name in rollouts],
+                ground_truth,
+                frames - h.context_frames,
+                shared,
+                keep,
+            )
         return {**result, **dict(zip(rollouts, videos))}
-
-    def _cell_step(self, keep):
-        """One step of the cell as a function that is traced, differentiated and optimised once for all time steps."""
-        return shared_function(self.generator.bind(keep))
 
     def _needed_rollouts(self):
         h = self.hparams
@@ -415,13 +413,22 @@ class SAVP(VideoModel):
         copies = num_samples if h.nz else 1
         tiled = {k: tf.concat([v] * copies, axis=0) for k, v in known.items()}
         latents = self._sampled_latents(known, draws, horizon, copies) if h.nz else None
-        (video,) = self.generator.unroll(self._cell_step(keep), tiled, [latents], [None], horizon, keep=keep)
+        (video,) = self.generator.unroll(self._sampling_step(keep), tiled, [latents], [None], horizon, keep=keep)
         result = {}
         for key, value in video.items():
             value = value if context else value[:, frames - 1 :]
             value = tf.reshape(value, tf.concat([[copies, tf.shape(first)[0]], tf.shape(value)[1:]], axis=0))
             result[key] = tf.repeat(value, num_samples // copies, axis=0) if copies < num_samples else value
         return result
+
+    def _sampling_step(self, keep):
+        """One step of the cell, compiled by XLA where that is faster: all but the first, which has other states."""
+        step = self.generator.bind(keep)
+        plain = shared_function(step)
+        if tf.executing_eagerly() or not self.generator.cell.gains_by_xla():
+            return plain
+        compiled = xla.compiled(step)
+        return lambda carry, *inputs: (plain if None in carry["states"] else compiled)(carry, *inputs)
 
     def _sampled_latents(self, known, draws, horizon, copies):
         h = self.hparams

@@ -8,7 +8,7 @@ import math
 
 from keras import ops
 
-from tfvid.layers import warps
+from tfvid.layers import warps, winograd, xla
 from tfvid.layers.bound import BoundLayer, wide
 from tfvid.layers.conv_recurrent import CONV_CELLS
 from tfvid.layers.convolutions import Conv2D, Dense, activation
@@ -219,6 +219,15 @@ class SAVPCell(BoundLayer):
         if self.latent_rnn is not None:
             shapes.append([(self.hparams.nz,)] * (2 if self.hparams.rnn == "lstm" else 1))
         return shapes
+
+    def gains_by_xla(self):
+        """Whether a step is faster as a whole in XLA: where Winograd's method pays for its recurrent convolutions."""
+        cells = [rnn.cell for rnn in self.rnns if isinstance(rnn, ConvRNN)]
+        sizes = [shapes[0][:2] for shapes in self.state_shapes()]
+        return xla.allowed(self.compute_dtype) and any(
+            winograd.paying_block(cell.widest_kernel, None, *size, least=winograd.LEAST_BLOCKS_BOUND)
+            for cell, size in zip(cells, sizes)
+        )
 
     def bind(self):
         """Returns step(carry, inputs, known) -> (outputs, carry).

@@ -1,0 +1,43 @@
+"""Where XLA compiles parts of a graph on the CPU.
+
+XLA gains where many small operations stand between few large ones that it knows how to compute, and costs seconds and
+memory to compile each shape: so it is used part by part, where that was measured to be faster. All else stays
+TensorFlow's. A graph that must run without XLA is traced within `off()`.
+"""
+
+import contextlib
+import threading
+
+import keras
+
+tf = None
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def off():
+    """Context in which everything is traced, or run, as TensorFlow's own operations."""
+    before = getattr(_state, "off", False)
+    _state.off = True
+    try:
+        yield
+    finally:
+        _state.off = before
+
+
+def allowed(dtype):
+    """Whether parts of a graph may be compiled: float32 on one CPU, as nothing else was measured."""
+    return (
+        tf is not None
+        and not getattr(_state, "off", False)
+        and keras.backend.standardize_dtype(dtype) == "float32"
+        and [device.device_type for device in tf.config.list_logical_devices()] == ["CPU"]
+    )
+
+
+def compiled(function):
+    """`function` as one that XLA compiles, once for each shape."""
+    return tf.function(function, jit_compile=True, autograph=False)

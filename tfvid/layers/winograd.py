@@ -32,6 +32,8 @@ LEAST_BLOCKS = 64
 LEAST_BLOCKS_BOUND = 16
 # Of the direct convolution of one map: fewer are not worth the second that XLA takes to compile a shape.
 LEAST_MULTIPLY_ADDS = 10**8
+# Numbers in the transformed maps, of input and output together: of larger batches the memory counts for more.
+MOST_PLACES = 2**25
 
 # Taps of a kernel's side -> results of a block's side, the best first.
 _BLOCKS = {3: (4, 2), 5: (4, 2)}
@@ -53,8 +55,12 @@ def paying_block(kernel, batch, height, width, blocks=_BLOCKS, least=LEAST_BLOCK
         return None
     if height * width * math.prod(kernel.shape) < LEAST_MULTIPLY_ADDS:
         return None
-    sides = _dividing(blocks[kernel.shape[0]], height, width)
-    return next((m for m in sides if (batch or 1) * height * width // m**2 >= least), None)
+    taps, _, inputs, outputs = kernel.shape
+    for m in _dividing(blocks[taps], height, width):
+        count = (batch or 1) * height * width // m**2
+        if count >= least and count * (m + taps - 1) ** 2 * (inputs + outputs) <= MOST_PLACES:
+            return m
+    return None
 
 
 def kernel_pays(kernel):
@@ -115,7 +121,7 @@ def bound_conv2d(kernel):
     border = kernel.shape[0] // 2
     # A graph does not compute those that no map takes.
     sides = _BLOCKS[kernel.shape[0]] if kernel_pays(kernel) else ()
-    transformed = {side: _transformed(kernel, side) for side in sides}
+    transformed = {side: _filtering(side, kernel.shape[0]).transform_kernel(kernel) for side in sides}
 
     def convolve_padded(x, pad):
         """Over a border of zeros, `pad` on every side."""
@@ -143,13 +149,13 @@ def convolve(x, kernel, border, side=2, transformed=None):
       kernel: [3, 3, in, out] or [5, 5, in, out].
       border: zeros on each side, fewer than the kernel's taps.
       side: of the output's blocks, which must divide its height and width.
-      transformed: the kernel for such blocks, if it is there.
+      transformed: the kernel for such blocks, if it is there. Otherwise it is transformed with the convolution: by
+        itself TensorFlow would do so early, for all maps of an unrolled graph, and keep the results.
 
     Returns:
       [N, H', W', out], the sides longer by 2 border less the taps and 1.
     """
     taps = kernel.shape[0]
-    transformed = _transformed(kernel, side) if transformed is None else transformed
 
     @tf.custom_gradient
     def convolve(x, kernel):
@@ -162,15 +168,13 @@ def convolve(x, kernel, border, side=2, transformed=None):
             # The transposed convolution: the kernel turned by half a circle, its channels swapped.
             turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
             block = _dividing((side, 2), *x.shape[1:3])[0]  # odd taps and an even output: always even
-            return _filtering(block, taps).product(dy, _transformed(turned, block), taps - 1 - border), of_kernel
+            return _filtering(block, taps).convolution(dy, turned, taps - 1 - border), of_kernel
 
+        if transformed is None:
+            return _filtering(side, taps).convolution(x, kernel, border), gradient
         return _filtering(side, taps).product(x, transformed, border), gradient
 
     return convolve(x, kernel)
-
-
-def _transformed(kernel, side):
-    return _filtering(side, kernel.shape[0]).transform_kernel(tf.stop_gradient(kernel))
 
 
 def _output_size(x, taps, border):
@@ -224,10 +228,7 @@ class Filtering:
 
     @functools.cached_property
     def product(self):
-        """(x [N, H, W, in], kernel [places, in, out], zeros on each side) -> [N, H', W', out], compiled.
-
-        `tfvid.benchmarking.operations` knows it, and `transform_kernel`, by the name.
-        """
+        """(x [N, H, W, in], kernel [places, in, out], zeros on each side) -> [N, H', W', out], compiled."""
 
         def product(x, kernel, border):
             m, n = self.side, self.side + self.taps - 1
@@ -244,8 +245,23 @@ class Filtering:
             y = tf.stack(_combine(output, tf.unstack(rows, axis=1)), axis=1)  # [m, m, N, H / m, W / m, out]
             return tf.reshape(tf.transpose(y, [2, 3, 0, 4, 1, 5]), [-1, height, width, kernel.shape[-1]])
 
-        product.__name__ = f"winograd_{self.taps}x{self.taps}"
+        product.__name__ = self._name
         return xla.compiled(product)
+
+    @functools.cached_property
+    def convolution(self):
+        """As `product`, of the kernel [taps, taps, in, out] itself."""
+
+        def convolution(x, kernel, border):
+            return self.product(x, self.transform_kernel(kernel), border)
+
+        convolution.__name__ = self._name
+        return xla.compiled(convolution)
+
+    @property
+    def _name(self):
+        """Of a function in a graph; `tfvid.benchmarking.operations` knows it, and "winograd_kernel"."""
+        return f"winograd_{self.taps}x{self.taps}"
 
 
 def _combine(matrix, parts):

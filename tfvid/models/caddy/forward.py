@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from tfvid.layers import xla
 from tfvid.models.caddy.actions import CentroidEstimator, gumbel_softmax
 from tfvid.models.caddy.blocks import Block
 from tfvid.models.caddy.networks import ActionNetwork, Decoder, Dynamics, Encoder, StateToHidden
@@ -53,7 +54,8 @@ class CaddyNetworks(Block):
 
     def encode_sequence(self, observations, training):
         """[B, T, H, W, 3 S] -> states [B, T, h, w, F], attention [B, T, h, w, 1]; one batch."""
-        state, attention = self.encoder(_fold(observations), training=training)
+        with xla.off():  # Winograd's transformed maps of all frames at once would take gigabytes
+            state, attention = self.encoder(_fold(observations), training=training)
         return _unfold(state, observations), _unfold(attention, observations)
 
     def infer(self, states, attention, noise, training, prefix=""):

@@ -3,7 +3,8 @@
     python scripts/benchmark.py --model=savp --hparams=hparams/bair/savp.json --batch_size=2
 
 Without --input_dir the data are random numbers of the data set's published shape, written as records and read by the
-same pipeline. Training and generation run in processes of their own, each for its own peak memory. The convolution
+same pipeline. Training and generation run in processes of their own, each for its own peak memory and in the
+environment that scripts/train.py and scripts/generate.py run in. The convolution
 ceiling (one 3x3 convolution, 8 x 64 x 64 x 128 to 128 channels, float32) is measured in the same run, once by itself
 and again between the timed steps and videos, as the speed of many machines changes with the minute; the share of the
 ceiling is that of the ceiling between the steps and counts two operations for each multiply-add of convolutions and
@@ -21,6 +22,7 @@ from absl import flags
 
 from tfvid import cli
 from tfvid.errors import UserError
+from tfvid.training.options import ENVIRONMENT
 
 _MODEL = flags.DEFINE_string("model", None, "model to measure", required=True)
 _HPARAMS = flags.DEFINE_string("hparams", None, "JSON file of hyper-parameters", required=True)
@@ -92,7 +94,8 @@ def run_part(part, folder, work):
     with open(work_file, "w") as f:
         json.dump({**work, "part": part, "hparams": hparams_file, "result": f"{work_file}.result"}, f)
     command = [sys.executable, sys.argv[0], f"--model={_MODEL.value}", f"--hparams={hparams_file}"]
-    done = subprocess.run([*command, f"--work_file={work_file}"])
+    environment = {**(ENVIRONMENT if part == "train" else {}), **os.environ}
+    done = subprocess.run([*command, f"--work_file={work_file}"], env=environment)
     if done.returncode:
         raise UserError(f"measuring {part} failed, see above")
     with open(f"{work_file}.result") as f:

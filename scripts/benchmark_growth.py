@@ -21,6 +21,7 @@ from absl import flags
 
 from tfvid import cli
 from tfvid.errors import UserError
+from tfvid.training.options import ENVIRONMENT
 
 _MODEL = flags.DEFINE_string("model", None, "model to measure", required=True)
 _HPARAMS = flags.DEFINE_string("hparams", None, "JSON file of hyper-parameters", required=True)
@@ -101,7 +102,7 @@ def measured(value, folder, growth):
         json.dump({**work, "hparams": os.path.join(folder, "hparams.json")}, f)
     command = [sys.executable, sys.argv[0], f"--model={_MODEL.value}", f"--hparams={_HPARAMS.value}"]
     command += [f"--steps={_STEPS.value}", f"--work_file={os.path.join(folder, 'work.json')}"]
-    if subprocess.run(command).returncode:
+    if subprocess.run(command, env={**ENVIRONMENT, **os.environ}).returncode:
         raise UserError(f"measuring {_AXIS.value}={value} failed, see above")
     with open(work["result"]) as f:
         return {"dataset": dataset, **json.load(f)}

@@ -18,10 +18,9 @@ import typing
 from absl import flags
 
 from tfvid import cli
-from tfvid.training.options import TrainOptions
+from tfvid.training.options import ENVIRONMENT, TrainOptions
 
-# Before TensorFlow is imported. Its own choice without AVX-512 is no, and repeatable 3-D convolutions are twenty times slower.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.update({**ENVIRONMENT, **os.environ})  # before TensorFlow is imported
 
 
 def define_flags():

@@ -6,6 +6,10 @@ import re
 
 from tfvid.errors import UserError
 
+# What TensorFlow finds in the environment of a process that trains, unless it is set there. It reads this on import.
+# TensorFlow's own choice without AVX-512 is no oneDNN, and repeatable 3-D convolutions are then twenty times slower.
+ENVIRONMENT = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+
 
 def option(default, doc, low=None):
     """A field with its help text and, for a number, the smallest value."""

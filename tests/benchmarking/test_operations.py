@@ -85,5 +85,13 @@ def test_winograd_counts_as_the_direct_convolution():
     function = concrete(lambda x: winograd.conv2d(x, kernel), [2, 32, 32, 128])
     assert count(function).by_kind == {"Conv2D": expected}
     assert count_run(lambda: winograd.conv2d(tf.zeros([2, 32, 32, 128]), kernel)).by_kind == {"Conv2D": expected}
-    bound = winograd.bound_conv2d(kernel)
+    bound = winograd.BoundConv2D(kernel)
     assert count(concrete(bound, [2, 32, 32, 128])).by_kind == {"Conv2D": expected}
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = winograd.conv2d(x, kernel)
+        return tape.gradient(y, [x, kernel])
+
+    assert count(concrete(gradients, [2, 32, 32, 128])).by_kind == {"Conv2D": 2 * expected}

@@ -11,7 +11,7 @@ from tensorflow.python.framework import op_callbacks
 from tfvid.layers import xla
 
 # A convolution of `tfvid.layers.winograd` in a graph, and what its kernel is transformed by.
-_WINOGRAD = re.compile(r"__(?:inference|forward)_winograd_(?:(\d+)x\d+|kernel)")
+_WINOGRAD = re.compile(r"__(?:inference|forward)_winograd_(?:(\d+)x\d+(_kernel_gradient)?|kernel)")
 
 
 @dataclasses.dataclass
@@ -95,7 +95,8 @@ def _count_graph(graph, times, result):
             if match := _WINOGRAD.match(name.name):
                 if taps := int(match[1] or 0):
                     seen = [taps, taps, op.inputs[0].shape[-1]]
-                    _add(result, "Conv2D", _product(op.outputs[0].shape, seen), times)
+                    maps = op.inputs[1] if match[2] else op.outputs[0]
+                    _add(result, "Conv2D", _product(maps.shape, seen), times)
             else:
                 _count_called(graph, name, times, result)
 

@@ -12,7 +12,7 @@ from tfvid.layers.bound import BoundLayer, truncated_normal
 from tfvid.layers.constant_channels import conv_constant
 from tfvid.layers.convolutions import conv2d
 from tfvid.layers.norms import Norm
-from tfvid.layers.winograd import bound_conv2d
+from tfvid.layers.over_steps import convolution
 
 SIZE = 5
 
@@ -146,7 +146,8 @@ def _bind_gates(layer):
     dense = None if layer.weights_of_vector is None else layer.read(layer.weights_of_vector)
     inputs, tiled, _ = layer.channels
     of_x, of_vector, of_states = ops.split(kernel, (inputs, inputs + tiled), axis=2)
-    convolve = bound_conv2d(ops.concatenate([of_x, of_states], axis=2) if tiled else kernel)
+    of_maps = ops.concatenate([of_x, of_states], axis=2) if tiled else kernel
+    convolve = convolution(of_maps)
 
     def gates(x, vector, states):
         g = convolve(ops.concatenate([x, *states], axis=-1)) if states else conv2d(x, of_x)

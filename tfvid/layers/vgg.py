@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfvid.layers import winograd
+
 # Convolutions in each of the five stages, between which 2x2 max-pooling halves the size.
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -54,7 +56,7 @@ class VGGFeatures(keras.layers.Layer):
         self.depth, self.taps, self.widths = depth, tuple(taps), tuple(widths)
         last = max(indices[t] for t in taps)
         self.convolutions = {
-            tap: keras.layers.Conv2D(
+            tap: winograd.Conv2D(
                 self.widths[int(tap[4]) - 1], 3, padding="same", name=f"features_{index}", dtype=self.dtype_policy
             )
             for tap, index in indices.items()

@@ -67,7 +67,7 @@ class Conv2D(BoundLayer):
     def bind_kernel(self, kernel):
         """As `bind`, with a given kernel and without the bias."""
         if self.stride == self.padding == 1:
-            convolve = winograd.bound_conv2d(kernel)
+            convolve = winograd.BoundConv2D(kernel)
             return lambda x: convolve(x, self.mode)
         return lambda x: self.convolve(x, kernel)
 

@@ -97,10 +97,12 @@ class Caddy(VideoModel):
         noise = self.noise(self.train_draws(), observations)
         temperature = self._temperature(self.step + 1)
         variables = self.optimizers_by_name["generator"].targets
-        # Winograd's method, which play gains by, gains a tenth here and takes 0.3 GB: each size of map is compiled.
-        with xla.off(), tf.GradientTape(watch_accessed_variables=False) as tape:
+        # Winograd's method, which play and VGG gain by, gains the networks a tenth and takes 0.3 GB: each size of map is
+        # compiled.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
-            outputs = self.forward(observations, noise, phase, temperature, training=True)
+            with xla.off():
+                outputs = self.forward(observations, noise, phase, temperature, training=True)
             total, logs = self.losses(outputs, observations, phase.pretraining, training=True)
         gradients = tape.gradient(total, [v.value for v in variables])
         logs.update(terms.statistics(outputs, self.networks.centroids))

@@ -6,6 +6,8 @@ from absl import logging
 
 from tfvid.errors import UserError
 from tfvid.layers import xla
+from tfvid.layers.over_steps import KernelGradients
+from tfvid.layers.rollout import UNROLL_LIMIT
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
 from tfvid.models.savp import losses as losses_lib
@@ -198,16 +200,18 @@ class SAVP(VideoModel):
             ground_truth.append(mask)
             result[f"ground_truth_sampling_mean{suffix}"] = mean
         shared = h.context_frames - 1 if len(rollouts) == 2 and not h.learn_prior else 0
-        with xla.off():  # Winograd's method is exact enough for frames, not for gradients
-            videos = self.generator.unroll(
-                shared_function(self.generator.bind(keep)),
-                inputs,
-                [latents[name] for name in rollouts],
-                ground_truth,
-                frames - h.context_frames,
-                shared,
-                keep,
-            )
+        kernels = KernelGradients(frames - 1)
+        with kernels.collecting(training and frames - 1 <= UNROLL_LIMIT):
+            step = self.generator.bind(keep)
+        videos = self.generator.unroll(
+            kernels.shared(step),
+            inputs,
+            [latents[name] for name in rollouts],
+            ground_truth,
+            frames - h.context_frames,
+            shared,
+            keep,
+        )
         return {**result, **dict(zip(rollouts, videos))}
 
     def _needed_rollouts(self):

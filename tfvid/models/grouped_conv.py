@@ -21,7 +21,7 @@ def convolve(x, kernel, patches=PATCHES):
     height, width, channels = x.shape[1:]
     if None in (height, width):
         return tf.nn.conv2d(x, kernel, 1, "SAME")
-    size, outputs = kernel.shape[0], kernel.shape[3]
+    size = kernel.shape[0]
     elements = height * width * channels * max(size * size, x.shape[0] or 1)
     count = min(channels, -(-elements // patches))
     width_of_group = -(-channels // count)

@@ -19,6 +19,7 @@ from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedd
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, first_size, resample
 from tfvid.models.optimizers import Adam
 from tfvid.models.perceptual import PerceptualVGG, loss_by_slices
+from tfvid.models.recompute import recomputed
 from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
@@ -86,7 +87,9 @@ class AG2Vid(VideoModel):
             generator = [v for part in parts for v in part.trainable_variables]
             optimizers["generator"] = self._adam(generator, "generator")
             optimizers["discriminator"] = self._adam(self.discriminator.trainable_variables, "discriminator")
-            convolve = None if tf.config.list_physical_devices("GPU") else grouped_conv.convolve
+            convolve = None
+            if not tf.config.list_physical_devices("GPU"):
+                convolve, self.video.run = grouped_conv.convolve, recomputed
             for layer in self._flatten_layers():
                 if isinstance(layer, TorchConv2D):
                     layer.warm_up()

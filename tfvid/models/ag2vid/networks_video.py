@@ -14,7 +14,7 @@ from tfvid.layers import convolutions
 from tfvid.layers.batch_norm import BatchNorm
 from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D, TorchConvTranspose2D
-from tfvid.models.ag2vid.layout import convolve_layout
+from tfvid.models.ag2vid.layout import Layout, convolve_layout
 
 SLOPE = 0.2
 
@@ -94,6 +94,11 @@ def nearest_resize(x, height, width):
         if source != size:
             x = ops.take(x, [i * source // size for i in range(size)], axis=axis)
     return x
+
+
+def keep(function, layers, inputs, constants=(), calls=1, parts=1):
+    """What stands in for `tfvid.models.recompute.recomputed` where activations are kept."""
+    return function(inputs, constants, calls)
 
 
 class Pyramid:
@@ -392,15 +397,22 @@ class SpadeGenerator(keras.layers.Layer):
         self.to_rgb = TorchConv2D(last, 3, 3, padding=1, name="to_rgb")
         self.built = True
 
-    def call(self, condition, training, calls=1):
+    def call(self, condition, training, calls=1, run=keep):
+        """`run` calls each block: `keep`, or `tfvid.models.recompute.recomputed`."""
         rows, columns = first_size(condition.shape[2], self.upsampling, self.aspect_ratio)
         conditions = Pyramid(condition)
         x = self.first(conditions.at(rows, columns))
         for name, block in self.blocks.items():
             if name == "G_middle_0" or name.startswith("up_") or (name == "G_middle_1" and self.upsampling != "normal"):
-                x = double(x)
-            x = block(x, conditions.at(*x.shape[1:3]), training=training, calls=calls)
-        return ops.tanh(self.to_rgb(leaky_relu(x)))
+                rows, columns = 2 * rows, 2 * columns
+
+            def draw(inputs, _, calls, block=block, rows=rows):
+                x, condition = inputs
+                return block(x if x.shape[1] == rows else double(x), condition, training=training, calls=calls)
+
+            # All calls at once: oneDNN convolves a single large map by way of its patches, slowly and in 0.3 GB.
+            x = run(draw, [block], (x, conditions.at(rows, columns)), calls=calls)
+        return run(lambda inputs, *_: ops.tanh(self.to_rgb(leaky_relu(inputs[0]))), [self.to_rgb], (x,))
 
 
 class VideoGenerator(keras.layers.Layer):
@@ -430,6 +442,7 @@ class VideoGenerator(keras.layers.Layer):
         # Frames, flows and source coordinates stay as wide as they come.
         super().__init__(name=name, autocast=False)
         self.align_corners = align_corners
+        self.run = keep  # in training; `tfvid.models.recompute.recomputed` takes less memory
         seen = num_frames * layout_channels
         self.flow = FlowNetwork(seen + 3 * (num_frames - 1), norm=flow_norm, name="flow", **flow)
         # In the original this layer is a spectral one with batch norm whatever the options.
@@ -451,8 +464,21 @@ class VideoGenerator(keras.layers.Layer):
         Returns:
           frame [B, H, W, 3], flow [B, H, W, 2] in pixels, warped [B, H, W, 3].
         """
-        flow = ops.cast(self.flow(previous, training=training, layouts=layouts, calls=calls), previous.dtype)
+        run = self.run if training else keep
+        vectors, ramps = zip(*((layout.vectors, layout[1:]) for layout in layouts))
+        everything = {"constants": ramps, "calls": calls, "parts": calls}
+
+        def through(network):
+            def function(inputs, ramps, calls):
+                images, vectors = inputs
+                layouts = [Layout(v, *r) for v, r in zip(vectors, ramps)]
+                return network(images, training=training, layouts=layouts, calls=calls)
+
+            return function
+
+        flow = run(through(self.flow), [self.flow], (previous, vectors), **everything)
+        flow = ops.cast(flow, previous.dtype)
         warped = resample(previous[..., -3:], flow, self.align_corners)
-        condition = self.condition(warped, training=training, layouts=layouts, calls=calls)
-        residual = ops.cast(self.generator(condition, training=training, calls=calls), warped.dtype)
+        condition = run(through(self.condition), [self.condition], (warped, vectors), **everything)
+        residual = ops.cast(self.generator(condition, training=training, calls=calls, run=run), warped.dtype)
         return residual + warped, flow, warped

@@ -125,7 +125,8 @@ def test_layer():
     layer.kernel.assign(kernel)
     function = tf.function(layer)
     assert compiled_functions(function.get_concrete_function(x))
-    np.testing.assert_allclose(function(x), tf.nn.conv2d(x, kernel, 1, "SAME"), rtol=0, atol=2e-5)
+    for call in (function, layer):  # traced, and in eager execution
+        np.testing.assert_allclose(call(x), tf.nn.conv2d(x, kernel, 1, "SAME"), rtol=0, atol=2e-5)
     with xla.off():
         assert not compiled_functions(tf.function(layer).get_concrete_function(x))
     strided = winograd.Conv2D(128, 3, strides=2, padding="same")

@@ -96,7 +96,7 @@ def conv2d(x, kernel, padding="same"):
     border = kernel.shape[0] // 2 if padding == "same" else 0
     side = paying_block(kernel, *_output_size(x, kernel.shape[0], border)) if x.dtype == kernel.dtype else None
     if side is not None:
-        return convolve(x, kernel, border, side)
+        return convolve(x, tf.convert_to_tensor(kernel), border, side)  # a variable in eager execution
     return ops.conv(x, kernel, padding=padding, data_format="channels_last")
 
 

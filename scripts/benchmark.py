@@ -4,11 +4,10 @@
 
 Without --input_dir the data are random numbers of the data set's published shape, written as records and read by the
 same pipeline. Training and generation run in processes of their own, each for its own peak memory and in the
-environment that scripts/train.py and scripts/generate.py run in. The convolution
-ceiling (one 3x3 convolution, 8 x 64 x 64 x 128 to 128 channels, float32) is measured in the same run, once by itself
-and again between the timed steps and videos, as the speed of many machines changes with the minute; the share of the
-ceiling is that of the ceiling between the steps and counts two operations for each multiply-add of convolutions and
-matrix products.
+environment that scripts/train.py and scripts/generate.py run in. The convolution ceiling (one 3x3 convolution,
+8 x 64 x 64 x 128 to 128 channels, float32) is measured in the same run, once by itself and again between the timed
+steps and videos, as the speed of many machines changes with the minute; the share of the ceiling is that of the
+ceiling between the steps and counts two operations for each multiply-add of convolutions and matrix products.
 """
 
 import datetime

@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from tfvid.layers import over_steps
 from tfvid.layers.over_steps import KernelGradients, convolution
-from tfvid.models.shared_function import shared_function
+from tfvid.layers.shared_function import shared_function
 
 
 def unrolled(steps, dtype, put_off, shape=(2, 8, 12, 4), skipped=(), dropped=()):
-    """(gradients of the kernels and of the first map, operations by type) of a little recurrent network."""
+    """(gradients of the kernels and of the first map, the graph) of a little recurrent network."""
     rng = np.random.default_rng(0)
     kernels = [tf.Variable(rng.normal(size=(5, 5, shape[-1], shape[-1])) / 10, dtype=dtype) for _ in range(2)]
     start = tf.constant(rng.normal(size=shape), dtype)
@@ -80,7 +80,7 @@ def test_by_winograds_method():
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * float(tf.reduce_max(tf.abs(b))))
 
 
-def test_eager_execution_and_loops_stay_as_they_are():
+def test_eager_execution_stays_as_it_is():
     kernel, x = tf.ones([3, 3, 2, 2]), tf.ones([1, 4, 4, 2])
     collected = KernelGradients(1)
     with collected.collecting():

@@ -43,7 +43,7 @@ def test_values_and_gradients_in_float64(taps, side, size, border):
 
 # Largest error of a result of deviation 1, measured: 4.5e-6 (3 taps, side 2), 1.6e-5 (side 4), 2.2e-5 (5 taps, side 2),
 # 2.3e-5 (side 4); of the direct convolution 1.7e-6.
-@pytest.mark.parametrize("taps, side, most, ratio", [(3, 2, 1e-5, 6), (3, 4, 3e-5, 18), (5, 2, 4e-5, 26), (5, 4, 5e-5, 28)])
+@pytest.mark.parametrize("taps, side, most, ratio", [(3, 2, 8e-6, 6), (3, 4, 3e-5, 18), (5, 2, 4e-5, 26), (5, 4, 5e-5, 28)])
 def test_error_in_float32(taps, side, most, ratio):
     x, kernel = case("float32", (1, 16, 16, 512), 512, taps)
     exact = tf.nn.conv2d(tf.cast(x, "float64"), tf.cast(kernel, "float64"), 1, "SAME")

@@ -15,6 +15,7 @@ import contextlib
 import threading
 
 from tfvid.layers import winograd
+from tfvid.layers.shared_function import shared_function
 from tfvid.layers.xla import tf
 
 # Steps whose maps are convolved together; with more it is hardly faster.
@@ -79,7 +80,8 @@ class KernelGradients:
 
     def shared(self, step):
         """`shared_function(step)` of the bound network's step."""
-        from tfvid.models.shared_function import shared_function
+        if not self._kernels:
+            return shared_function(step)
 
         def with_tokens(tokens, *args):
             self._calls = {i: (token, None) for i, token in enumerate(tokens)}
@@ -89,8 +91,6 @@ class KernelGradients:
         function, times = shared_function(with_tokens), iter(range(self._steps))
 
         def call(*args):
-            if not self._kernels:
-                return function([], *args)[0]
             t = next(times)
             result, maps = function([kernel.tokens[t] for kernel in self._kernels], *args)
             for kernel, x in zip(self._kernels, maps):
@@ -120,8 +120,7 @@ class _Kernel:
 
     def _gradient(self, kernel, maps, upstreams):
         # Where a result was not used, the gradient is a zero as shapeless as the token.
-        used = [x is not None and upstream.shape.rank is not None for x, upstream in zip(maps, upstreams)]
-        pairs = [pair for pair, use in zip(zip(maps, upstreams), used) if use]
+        pairs = [(x, dy) for x, dy in zip(maps, upstreams) if x is not None and dy.shape.rank is not None]
         if not pairs:
             return tf.zeros_like(kernel)
         return self._bound.kernel_gradient(*(tf.concat(parts, axis=0) for parts in zip(*pairs)))

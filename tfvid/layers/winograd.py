@@ -36,16 +36,17 @@ LEAST_BLOCKS_BOUND = 16
 LEAST_MULTIPLY_ADDS = 10**8
 # Numbers in the transformed maps, of input and output together: of larger batches the memory counts for more.
 MOST_PLACES = 2**25
-
 # The same of the part of a batch whose gradient of the kernel is taken at once.
 MOST_PLACES_OF_GRADIENT = 2**23
 
-_SAME = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 # Taps of a kernel's side -> results of a block's side, the best first.
 _BLOCKS = {3: (4, 2), 5: (4, 2)}
 # Places of a block's side -> points at which its polynomials are multiplied, infinity beside them. Those with the
 # smallest error among those tried; with 2 in place of 1/2 that of six places is half as large again.
 _POINTS = {4: (0, 1, -1), 6: (0, 1, -1, 0.5, -2), 8: (0, 1, -1, 0.5, -2, -0.5, 2)}
+# Of TensorFlow's own convolutions.
+_SAME = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+
 
 def paying_block(kernel, batch, height, width, least=LEAST_BLOCKS):
     """Side of the blocks for an output of this size; None where the method is not allowed or not faster.
@@ -157,7 +158,7 @@ class BoundConv2D:
     def kernel_gradient(self, x, upstream):
         """The gradient to the kernel of the convolution over zeros."""
         side = self._side(upstream.shape[:3], upstream.dtype)
-        if side is None or x.shape[0] is None:
+        if side is None:
             return tf.raw_ops.Conv2DBackpropFilter(
                 input=x, filter_sizes=self.kernel.shape, out_backprop=upstream, **_SAME
             )
@@ -165,20 +166,23 @@ class BoundConv2D:
 
 
 def kernel_gradient(x, upstream, border, side):
-    """[taps, taps, in, out]: the gradient to the kernel, for a few images at a time.
+    """[taps, taps, in, out]: the gradient to the kernel, for a few images at a time where N is known.
 
     Args:
-      x: [N, H, W, in], N known.
+      x: [N, H, W, in].
       upstream: [N, H', W', out], the gradient of the result.
       border: zeros on each side of the map.
       side: of the blocks.
     """
     batch, height, width, outputs = upstream.shape
     taps = x.shape[1] + 2 * border - height + 1
+    gradient = _filtering(side, taps).kernel_gradient
+    if batch is None:
+        return gradient(x, upstream, border)
     places = height * width // side**2 * (side + taps - 1) ** 2 * (x.shape[3] + outputs)
     count = min(batch, -(-batch * places // MOST_PLACES_OF_GRADIENT))
     parts = zip(*(tf.split(v, _shares(batch, count)) for v in (x, upstream)))
-    return tf.add_n([_filtering(side, taps).kernel_gradient(*part, border) for part in parts])
+    return tf.add_n([gradient(*part, border) for part in parts])
 
 
 def _shares(total, count):
@@ -210,15 +214,9 @@ def convolve(x, kernel, border, side=2, transformed=None):
     @tf.custom_gradient
     def convolve(x, kernel):
         def gradient(dy):
-            if x.shape[0] is None:
-                of_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                    input=tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]]), filter_sizes=tf.shape(kernel),
-                    out_backprop=dy, strides=[1, 1, 1, 1], padding="VALID",
-                )  # fmt: skip
-            else:
-                of_kernel = kernel_gradient(x, dy, border, side)
             block = _dividing((side, 2), *x.shape[1:3])[0]  # odd taps and an even output: always even
-            return _filtering(block, taps).convolution(dy, turned(kernel), taps - 1 - border), of_kernel
+            of_x = _filtering(block, taps).convolution(dy, turned(kernel), taps - 1 - border)
+            return of_x, kernel_gradient(x, dy, border, side)
 
         if transformed is None:
             return _filtering(side, taps).convolution(x, kernel, border), gradient

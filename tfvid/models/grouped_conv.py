@@ -33,19 +33,17 @@ def convolve(x, kernel, patches=PATCHES):
             for start in range(0, channels, width_of_group):
                 stop = min(start + width_of_group, channels)
                 with tf.control_dependencies(before):  # one after another, and no slice in the forward pass
-                    part = x[..., start:stop] if count > 1 else tf.identity(x)
+                    part = x[..., start:stop]
                     of_kernel.append(kernel_gradient(part, upstream, size))
                     sizes = tf.concat([tf.shape(x)[:3], [stop - start]], 0)
                 with tf.control_dependencies(of_kernel[-1:]):
-                    part = kernel[:, :, start:stop] if count > 1 else kernel
+                    part = kernel[:, :, start:stop]
                     of_x.append(
                         tf.raw_ops.Conv2DBackpropInput(
                             input_sizes=sizes, filter=part, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
                         )
                     )
                 before = of_x[-1:]
-            if count == 1:
-                return of_x[0], of_kernel[0]
             return tf.concat(of_x, -1), tf.concat(of_kernel, 2)
 
         return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient

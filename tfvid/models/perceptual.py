@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from tfvid.errors import UserError
+from tfvid.layers.shared_function import shared_function
 from tfvid.layers.vgg import WIDTHS, VGGFeatures
 from tfvid.models import float_policy
-from tfvid.models.shared_function import shared_function
 
 SEED = 19  # of the fixed random features
 SLICE = 2**17  # pixels that go through the network at once, or one frame of every clip where that is more

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfvid.models.shared_function import shared_function
+from tfvid.layers.shared_function import shared_function
 
 
 def recomputed(function, layers, inputs, constants=(), calls=1, parts=1):
@@ -81,10 +81,7 @@ def recomputed(function, layers, inputs, constants=(), calls=1, parts=1):
                     found.append(backward(x, fixed, list(sources[count:]), state, dy))
             by_source = [[g for g in each if g is not None] for each in zip(*found)]
             of_values = [tf.add_n(each) if each else None for each in by_source[count:]]
-            # What comes before waits until these have been read: otherwise it may be run first, and an optimizer
-            # that applies each gradient as soon as it is there finds all of them waiting.
-            with tf.control_dependencies([tf.nn.l2_loss(g) for g in of_values if g is not None]):
-                of_inputs = [tf.identity(_joined(each)) if each else None for each in by_source[:count]]
+            of_inputs = [_joined(each) if each else None for each in by_source[:count]]
             return (*of_inputs, *of_values)
 
         return tf.identity(results), gradient

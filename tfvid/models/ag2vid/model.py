@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfvid.errors import UserError
 from tfvid.layers import xla
+from tfvid.layers.shared_function import shared_function
 from tfvid.layers.torch_conv import TorchConv2D
 from tfvid.metrics import boxes as box_metrics
 from tfvid.metrics import frames as frame_metrics
@@ -20,7 +21,6 @@ from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, firs
 from tfvid.models.optimizers import Adam
 from tfvid.models.perceptual import PerceptualVGG, loss_by_slices
 from tfvid.models.recompute import recomputed
-from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # ImageNet's, by which all frames are normalised.

@@ -4,10 +4,10 @@ import tensorflow as tf
 
 from tfvid.errors import UserError
 from tfvid.layers.rollout import rollout
+from tfvid.layers.shared_function import shared_function
 from tfvid.models.baselines.networks import RecurrentPredictor
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
-from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # What the original feeds where the data has no actions or states.

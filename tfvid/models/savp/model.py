@@ -8,13 +8,13 @@ from tfvid.errors import UserError
 from tfvid.layers import xla
 from tfvid.layers.over_steps import KernelGradients
 from tfvid.layers.rollout import UNROLL_LIMIT
+from tfvid.layers.shared_function import shared_function
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.optimizers import Adam
 from tfvid.models.savp import losses as losses_lib
 from tfvid.models.savp.hparams import SAVPHParams
 from tfvid.models.savp.networks_discriminator import DiscriminatorSet
 from tfvid.models.savp.networks_generator import Generator
-from tfvid.models.shared_function import shared_function
 from tfvid.models.video_model import VideoModel, weighted_sum
 
 # Batch key -> name inside the generator.

@@ -1,6 +1,6 @@
 """The body of an unrolled loop as one function of the graph."""
 
-import tensorflow as tf
+from tfvid.layers.xla import tf
 
 
 def shared_function(step):

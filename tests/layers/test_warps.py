@@ -1,6 +1,7 @@
 """Warps that leave, shift or sample an image."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfvid.layers import warps
@@ -47,6 +48,26 @@ def test_cdna_takes_any_batch_size_in_a_graph():
     function = tf.function(warps.cdna_warp, input_signature=signature)
     for batch in (1, 3):
         assert function(_image(batch), tf.ones([batch, 5, 5, 4], tf.float64)).shape == (batch, 6, 7, 4, 3)
+
+
+@pytest.mark.parametrize("warp, shape", [(warps.cdna_warp, (2, 5, 5, 3)), (warps.flow_warp, (2, 64, 64, 2, 3))])
+def test_compiled_warps_and_their_gradients_are_the_plain_ones(warp, shape):
+    random = np.random.default_rng(0)
+    image = tf.constant(random.uniform(size=(2, 64, 64, 3)), tf.float32)
+    given = tf.constant(random.normal(size=shape), tf.float32)
+
+    def value_and_gradients(image, given):
+        with tf.GradientTape() as tape:
+            tape.watch([image, given])
+            result = warp(image, given)
+            loss = tf.reduce_sum(tf.square(result))
+        return result, *tape.gradient(loss, [image, given])
+
+    in_graph = tf.function(value_and_gradients)
+    names = in_graph.get_concrete_function(image, given).graph.as_graph_def().library.function
+    assert any("warp_gradient" in f.signature.name for f in names)  # it was compiled
+    for found, expected in zip(in_graph(image, given), value_and_gradients(image, given)):
+        np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
 
 
 def test_a_whole_flow_shifts_and_clamps():

@@ -339,11 +339,13 @@ class Filtering:
 
 def _combine(matrix, parts):
     """The matrix' rows times the list of tensors."""
-    return [_sum([_times(c, part) for c, part in zip(row, parts) if c]) for row in matrix]
+    # One constant for each factor, as a graph is slow to add to.
+    factors = {c: tf.constant(c, parts[0].dtype) for c in set(matrix.flat) - {0, 1, -1}}
 
+    def times(factor, x):
+        return x if factor == 1 else -x if factor == -1 else x * factors[factor]
 
-def _times(factor, x):
-    return x if factor == 1 else -x if factor == -1 else x * tf.constant(factor, x.dtype)
+    return [_sum([times(c, part) for c, part in zip(row, parts) if c]) for row in matrix]
 
 
 def _sum(terms):

@@ -6,6 +6,7 @@ TensorFlow's. A graph that must run without XLA is traced within `off()`.
 """
 
 import contextlib
+import functools
 import threading
 
 import keras
@@ -41,3 +42,35 @@ def allowed(dtype):
 def compiled(function):
     """`function` as one that XLA compiles, once for each shape."""
     return tf.function(function, jit_compile=True, autograph=False)
+
+
+def compiled_with_gradient(function, *tensors, **options):
+    """`function(*tensors, **options)` and its gradient, each compiled once for each shape.
+
+    The gradient is taken within its own function, which keeps nothing of the forward pass but `tensors`; that of a
+    compiled function would be compiled again for every graph that it stands in.
+
+    Args:
+      function: of one result, of a module (it is the key under which what was compiled is kept).
+      tensors: of one float type.
+      options: plain Python values.
+    """
+    forward, backward = _with_gradient(function)
+
+    @tf.custom_gradient
+    def run(*tensors):
+        return forward(*tensors, **options), lambda upstream: backward(upstream, *tensors, **options)
+
+    return run(*(tf.convert_to_tensor(x) for x in tensors))
+
+
+@functools.cache
+def _with_gradient(function):
+    def backward(upstream, *tensors, **options):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensors)
+            result = function(*tensors, **options)
+        return tape.gradient(result, tensors, upstream)
+
+    backward.__name__ = f"{function.__name__}_gradient"
+    return compiled(function), compiled(backward)

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfvid.layers import xla
+from tfvid.layers import few_outputs, xla
 from tfvid.layers.xla import tf
 
 # Fewer channels, on either side, give the matrix products too little to win.
@@ -98,7 +98,7 @@ def conv2d(x, kernel, padding="same"):
     side = paying_block(kernel, *_output_size(x, kernel.shape[0], border)) if x.dtype == kernel.dtype else None
     if side is not None:
         return convolve(x, tf.convert_to_tensor(kernel), border, side)  # a variable in eager execution
-    return ops.conv(x, kernel, padding=padding, data_format="channels_last")
+    return few_outputs.conv2d(x, kernel, padding)
 
 
 class Conv2D(keras.layers.Conv2D):

@@ -32,11 +32,15 @@ def off():
 def allowed(dtype):
     """Whether parts of a graph may be compiled: float32 on one CPU, as nothing else was measured."""
     return (
-        tf is not None
-        and not getattr(_state, "off", False)
+        not getattr(_state, "off", False)
         and keras.backend.standardize_dtype(dtype) == "float32"
-        and [device.device_type for device in tf.config.list_logical_devices()] == ["CPU"]
+        and on_cpu()
     )
+
+
+def on_cpu():
+    """Whether one CPU is all that TensorFlow has."""
+    return tf is not None and [device.device_type for device in tf.config.list_logical_devices()] == ["CPU"]
 
 
 def compiled(function):

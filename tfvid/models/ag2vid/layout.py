@@ -73,22 +73,24 @@ def _halve(ramp):
     return total / ops.sum(_windows(ops.ones_like(ramp[:1, :1]), 3, 2, 1), axis=-1)
 
 
-def convolve_layout(layout, kernel, strides=1, padding=1):
-    """Equals `conv(rasterize(layout), kernel)` with `padding` zeros on each side.
+def convolve_sum(layouts, kernels, strides=1, padding=1):
+    """Equals the sum of `conv(rasterize(layout), kernel)` over the layouts, with `padding` zeros on each side.
+
+    All of them are one contraction: added map by map, TensorFlow would keep a map of zeros to add them in.
 
     Args:
-      layout: with vectors of C channels.
-      kernel: [k, k, C, F].
-      strides, padding: of the convolution.
+      layouts: of equal size, each with vectors of its own number C of channels.
+      kernels: one [k, k, C, F] for each layout.
+      strides, padding: of the convolutions.
 
     Returns:
       [B, h, w, F].
     """
-    size = kernel.shape[0]
-    per_object = ops.einsum("boc,ijcf->boijf", layout.vectors, kernel)  # [B, O, k, k, F]
-    columns = _windows(layout.columns, size, strides, padding)  # [B, O, w, k]
-    rows = _windows(layout.rows, size, strides, padding)  # [B, O, h, k]
-    across = ops.einsum("boxj,boijf->boixf", columns, per_object)  # [B, O, k, w, F]
+    size = kernels[0].shape[0]
+    columns = _windows(ops.concatenate([x.columns for x in layouts], axis=1), size, strides, padding)  # [B, O, w, k]
+    rows = _windows(ops.concatenate([x.rows for x in layouts], axis=1), size, strides, padding)  # [B, O, h, k]
+    placed = [ops.einsum("boc,ijcf->boijf", x.vectors, kernel) for x, kernel in zip(layouts, kernels)]
+    across = ops.einsum("boxj,boijf->boixf", columns, ops.concatenate(placed, axis=1))  # [B, O, k, w, F]
     return ops.einsum("boyi,boixf->byxf", rows, across)
 
 

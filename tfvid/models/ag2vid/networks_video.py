@@ -14,7 +14,7 @@ from tfvid.layers import convolutions
 from tfvid.layers.batch_norm import BatchNorm
 from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D, TorchConvTranspose2D
-from tfvid.models.ag2vid.layout import Layout, convolve_layout
+from tfvid.models.ag2vid.layout import Layout, convolve_sum
 
 SLOPE = 0.2
 
@@ -77,10 +77,8 @@ def convolve_layouts(convolution, layouts, images, training, calls=1, images_fir
     widths = [images.shape[-1], *widths] if images_first else [*widths, images.shape[-1]]
     parts = ops.split(kernel, [sum(widths[:i]) for i in range(1, len(widths))], axis=2)
     of_images = parts.pop(0 if images_first else -1)
-    y = convolution.convolve(images, of_images)
-    for layout, part in zip(layouts, parts):
-        y = y + convolve_layout(layout, part, convolution.strides, convolution.padding)
-    return convolution.finish(y, factor)
+    of_layouts = convolve_sum(layouts, parts, convolution.strides, convolution.padding)
+    return convolution.finish(convolution.convolve(images, of_images) + of_layouts, factor)
 
 
 def nearest_resize(x, height, width):

@@ -1,5 +1,6 @@
 """What every command does around its own work: flags, one-line errors, exit status."""
 
+import ctypes
 import math
 import os
 import re
@@ -13,6 +14,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 from absl import app, flags, logging
 
 from tfvid.errors import UserError
+
+_M_ARENA_MAX = -8  # in glibc's malloc.h
 
 
 def run(main, may_be_empty=()):
@@ -29,6 +32,7 @@ def run(main, may_be_empty=()):
         if len(argv) > 1:
             fail(f"expected flags only (--name=value). Received: {' '.join(argv[1:])!r}", status=2)
         logging.set_verbosity(logging.INFO if flags.FLAGS.verbosity >= 1 else logging.WARNING)
+        _share_heaps()
         import_tensorflow_quietly()
         try:
             main()
@@ -52,6 +56,17 @@ def run(main, may_be_empty=()):
         app.run(guarded, flags_parser=lambda argv: _parse_flags(argv, may_be_empty))
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _share_heaps():
+    """Lets two cores share a heap of glibc, which otherwise keeps up to eight a core, each with what its threads freed.
+
+    0.1 GB less in training deterministic SAVP, 0.3 in training AG2Vid, and no slower. MALLOC_ARENA_MAX in the
+    environment has the last word.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt") and "MALLOC_ARENA_MAX" not in os.environ:
+        libc.mallopt(_M_ARENA_MAX, max(1, (os.cpu_count() or 1) // 2))
 
 
 def import_tensorflow_quietly():

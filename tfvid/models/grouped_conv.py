@@ -1,6 +1,12 @@
 """Convolutions whose gradient takes little memory on a CPU, for `tfvid.layers.torch_conv.TorchConv2D`."""
 
+import weakref
+
 import tensorflow as tf
+
+# Graph -> the last tensor that a gradient here made in it: they wait for each other, as each fills all cores and what
+# several of them make at the same time takes the memory of all.
+_last = weakref.WeakKeyDictionary()
 
 PATCHES = 2**24  # elements of what is made of a map at once
 
@@ -29,7 +35,7 @@ def convolve(x, kernel, patches=PATCHES):
     @tf.custom_gradient
     def grouped(x, kernel):
         def gradient(upstream):
-            of_x, of_kernel, before = [], [], [upstream]
+            of_x, of_kernel, before = [], [], [upstream, *_last.get(upstream.graph, ())]
             for start in range(0, channels, width_of_group):
                 stop = min(start + width_of_group, channels)
                 with tf.control_dependencies(before):  # one after another, and no slice in the forward pass
@@ -44,6 +50,7 @@ def convolve(x, kernel, patches=PATCHES):
                         )
                     )
                 before = of_x[-1:]
+            _last[upstream.graph] = before
             return tf.concat(of_x, -1), tf.concat(of_kernel, 2)
 
         return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient

@@ -26,6 +26,32 @@ def test_grouped_convolution_has_the_gradients_of_the_plain_one(patches):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
 
 
+def test_gradients_of_several_in_one_graph_wait_for_each_other():
+    x, kernel = tf.ones([1, 4, 4, 2]), tf.ones([3, 3, 2, 2])
+
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = grouped_conv.convolve(x, kernel) + grouped_conv.convolve(2 * x, kernel)
+        return tape.gradient(y, x)
+
+    operations = run.get_concrete_function(x).graph.get_operations()
+    first, second = (op for op in operations if op.type == "Conv2DBackpropInput")
+    assert first in _ancestors(second)
+
+
+def _ancestors(operation):
+    """Every operation that this one waits for."""
+    found, waiting = set(), [operation]
+    while waiting:
+        op = waiting.pop()
+        before = {*(x.op for x in op.inputs), *op.control_inputs} - found
+        found |= before
+        waiting += before
+    return found
+
+
 @pytest.mark.parametrize("calls", [1, 3])
 def test_scale_calls_has_the_gradients_of_a_product(calls):
     rng = np.random.default_rng(0)

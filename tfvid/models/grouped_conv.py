@@ -1,14 +1,10 @@
 """Convolutions whose gradient takes little memory on a CPU, for `tfvid.layers.torch_conv.TorchConv2D`."""
 
-import weakref
-
 import tensorflow as tf
 
-# Graph -> the last tensor that a gradient here made in it: they wait for each other, as each fills all cores and what
-# several of them make at the same time takes the memory of all.
-_last = weakref.WeakKeyDictionary()
-
 PATCHES = 2**24  # elements of what is made of a map at once
+# Of a graph, in which it holds the last tensor that a gradient here made.
+_LAST = "tfvid_grouped_conv"
 
 
 def convolve(x, kernel, patches=PATCHES):
@@ -17,7 +13,9 @@ def convolve(x, kernel, patches=PATCHES):
     TensorFlow's kernels for a CPU write out the patches of an image, [H W, k k channels]: 0.3 GB for 128 x 128 pixels
     of 512 channels, for both gradients; oneDNN's, that do not, take three times as long for the kernel's on processors
     without AVX-512. Here the gradient of a kernel is one matrix product a tap, over all pixels, and the gradient of the
-    map is TensorFlow's; both for a group of channels, as those of one are independent of the others'.
+    map is TensorFlow's; both for a group of channels, as those of one are independent of the others'. In a graph the
+    gradients of all such convolutions wait for each other: each fills all cores, and what several make at the same time
+    takes the memory of all.
 
     Args:
       x: [N, H, W, C]. kernel: [k, k, C, F], k odd.
@@ -35,7 +33,8 @@ def convolve(x, kernel, patches=PATCHES):
     @tf.custom_gradient
     def grouped(x, kernel):
         def gradient(upstream):
-            of_x, of_kernel, before = [], [], [upstream, *_last.get(upstream.graph, ())]
+            last = [] if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_collection_ref(_LAST)
+            of_x, of_kernel, before = [], [], [upstream, *last]
             for start in range(0, channels, width_of_group):
                 stop = min(start + width_of_group, channels)
                 with tf.control_dependencies(before):  # one after another, and no slice in the forward pass
@@ -50,7 +49,7 @@ def convolve(x, kernel, patches=PATCHES):
                         )
                     )
                 before = of_x[-1:]
-            _last[upstream.graph] = before
+            last[:] = before
             return tf.concat(of_x, -1), tf.concat(of_kernel, 2)
 
         return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient

@@ -1,6 +1,6 @@
 """Large kernels with few outputs, such as the last one of a network that paints a frame, on the CPU.
 
-A CPU's matrix product wants more than three columns: 7x7 taps of 32 channels to RGB run at a tenth of its speed. The
+A CPU's matrix product wants more than three columns: 7x7 taps of 32 channels to RGB run at an eighth of its speed. The
 results of 2 x 2 neighbours depend on 8x8 inputs together, so they are one result of four times the channels of a
 convolution of stride 2, whose kernel is the given one at four places between zeros: a third more multiplications in a
 third of the time. Rounding aside it is the same convolution.

@@ -83,7 +83,7 @@ def _dividing(sides, height, width):
 
 
 def conv2d(x, kernel, padding="same"):
-    """Convolution of stride 1, with gradients.
+    """Convolution of stride 1, with gradients; where the method does not pay, by `few_outputs` or direct.
 
     Args:
       x: [N, H, W, in].

@@ -10,6 +10,7 @@ from tests.models import ag2vid_tiny as tiny
 from tfvid import models
 from tfvid.errors import UserError
 from tfvid.models.ag2vid import graph_inputs as inputs_lib
+from tfvid.models.ag2vid import networks_video
 from tfvid.models.ag2vid.hparams import AG2VidHParams
 from tfvid.models.ag2vid.layout import Layout
 from tfvid.models.ag2vid.model import box_views, overlap
@@ -46,8 +47,10 @@ def test_boxes_are_learnt_and_repeat():
     assert (logs["iou"] > logs["iou_static"]).all() and "psnr" not in logs
 
 
-def test_frames_drawn_at_once_are_frames_drawn_one_by_one():
+@pytest.mark.parametrize("large", [networks_video.LARGE, 16 * 16])  # blocks of all frames at once, of one at a time
+def test_frames_drawn_at_once_are_frames_drawn_one_by_one(large, monkeypatch):
     """Statistics, spectral norms and gradients are those of one call a frame."""
+    monkeypatch.setattr(networks_video, "LARGE", large)
     with models.float_policy("float64"):
         model = tiny.build(precision="float64", n_frames_G=3, context_frames=2, frames_per_action=5)
     clip = model.frames_clip(tiny.batch(), RecordedDraws({}))

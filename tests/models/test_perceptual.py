@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.graphs import ancestors
 from tfvid.models.ag2vid import losses
-from tfvid.models.perceptual import PerceptualVGG, loss_by_slices
+from tfvid.models.perceptual import PerceptualVGG, features_of, loss_by_slices
 
 
 @pytest.mark.parametrize("pixels", [1, 2 * 2 * 16 * 16, 10**6])  # slices of 1, 2 (and a rest of 1) and 5 frames
@@ -50,3 +51,34 @@ def test_loss_by_slices_takes_batches_of_unknown_size():
 
     images = tf.reshape(tf.range(24.0), (2, 3, 2, 2, 1))
     np.testing.assert_allclose(gradient(images), images / 12, rtol=1e-6)
+
+
+def test_slices_of_several_losses_wait_for_each_other():
+    def loss(images, targets):
+        return tf.reduce_mean(tf.square(images - targets)), []
+
+    @tf.function
+    def run(images):
+        return [loss_by_slices(loss, x, tf.zeros_like(x), pixels=1)[0] for x in (images, 2 * images)]
+
+    graph = run.get_concrete_function(tf.ones([1, 2, 2, 2, 1])).graph
+    slices = [op for op in graph.get_operations() if "PartitionedCall" in op.type]
+    assert len(slices) == 4
+    for before, after in zip(slices, slices[1:]):
+        assert before in ancestors(after)
+
+
+def test_features_of_the_images_wait_for_those_of_the_targets():
+    vgg = PerceptualVGG("random", "float32", "", widths=(4, 4, 4, 4, 4)).network
+
+    @tf.function
+    def run(images, targets):
+        return features_of(vgg, images, targets)
+
+    images, targets = tf.ones([2, 16, 16, 3]), tf.zeros([2, 16, 16, 3])
+    graph = run.get_concrete_function(images, targets).graph
+    convolutions = [op for op in graph.get_operations() if op.type == "Conv2D"]
+    of_targets, of_images = convolutions[: len(convolutions) // 2], convolutions[len(convolutions) // 2 :]
+    assert set(of_targets) <= ancestors(of_images[0])
+    for a, b in zip(run(images, targets)[0], vgg(images), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

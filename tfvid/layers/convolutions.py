@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfvid.layers import one_image
 from tfvid.layers.bound import BoundLayer, truncated_normal
 from tfvid.layers.constant_channels import conv_constant, tile
 
@@ -17,7 +18,7 @@ BILINEAR = np.array([0.25, 0.75, 0.75, 0.25])
 
 def conv2d(x, kernel, stride=1, padding="same"):
     """x [B, H, W, in], kernel [kh, kw, in, out]."""
-    return ops.conv(x, kernel, strides=stride, padding=padding, data_format="channels_last")
+    return one_image.conv2d(x, kernel, stride, padding)
 
 
 def pooled_kernel(kernel):
@@ -171,11 +172,12 @@ def leaky_relu(x, slope):
 def conv_border(x, kernel, strides, border=1):
     """Convolution over a border of zeros on every side. x [B, *sizes, in], kernel [*sizes, in, out]."""
     sizes, taps = x.shape[1:-1], kernel.shape[:-2]
-    if all(_same_is_border(n, k, s, border) for n, k, s in zip(sizes, taps, strides)):
-        return ops.conv(x, kernel, strides, "same", data_format="channels_last")
-    if border:
+    padding = "same" if all(_same_is_border(n, k, s, border) for n, k, s in zip(sizes, taps, strides)) else "valid"
+    if border and padding == "valid":
         x = ops.pad(x, ((0, 0), *[(border, border)] * len(taps), (0, 0)))
-    return ops.conv(x, kernel, strides, "valid", data_format="channels_last")
+    if len(sizes) == 2 and strides[0] == strides[1]:
+        return one_image.conv2d(x, kernel, strides[0], padding)
+    return ops.conv(x, kernel, strides, padding, data_format="channels_last")
 
 
 def _same_is_border(size, taps, stride, border):

@@ -9,7 +9,7 @@ third of the time. Rounding aside it is the same convolution.
 import numpy as np
 from keras import ops
 
-from tfvid.layers import xla
+from tfvid.layers import one_image, xla
 
 SIDE = 2  # of the neighbours; with 4 forward passes are no faster, and gradients slower with oneDNN
 LEAST_TAPS = 5  # of a kernel's side
@@ -17,7 +17,7 @@ MOST_OUTPUTS = 8
 
 
 def conv2d(x, kernel, padding="same"):
-    """Convolution of stride 1 by this method where it pays, otherwise the plain one.
+    """Convolution of stride 1 by this method where it pays, otherwise `one_image`'s.
 
     Args:
       x: [N, H, W, in].
@@ -28,11 +28,11 @@ def conv2d(x, kernel, padding="same"):
       [N, H, W, out], under "valid" less the border.
     """
     if not pays(x, kernel, padding):
-        return ops.conv(x, kernel, padding=padding, data_format="channels_last")
+        return one_image.conv2d(x, kernel, 1, padding)
     if padding == "same":
         border = (kernel.shape[0] // 2,) * 2
         x = ops.pad(x, ((0, 0), border, border, (0, 0)))
-    together = ops.conv(x, _of_neighbours(kernel), strides=SIDE, padding="valid", data_format="channels_last")
+    together = one_image.conv2d(x, _of_neighbours(kernel), SIDE, "valid")
     return ops.depth_to_space(together, SIDE, data_format="channels_last")
 
 

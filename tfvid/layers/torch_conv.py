@@ -137,8 +137,8 @@ class TorchConv2D(keras.layers.Layer):
         for _ in range(calls if training else 1):
             u, v = ops.convert_to_tensor(self.u), ops.convert_to_tensor(self.v)
             if training:
-                v = l2_normalize(ops.matmul(frozen, u[:, None])[:, 0])
-                u = l2_normalize(ops.matmul(v[None], frozen)[0])
+                v = l2_normalize(ops.squeeze(ops.matmul(frozen, ops.expand_dims(u, 1)), 1))
+                u = l2_normalize(ops.squeeze(ops.matmul(ops.expand_dims(v, 0), frozen), 0))
                 self.u.assign(u)
                 self.v.assign(v)
             us.append(u)

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfvid.layers import few_outputs, xla
+from tfvid.layers import few_outputs, one_image, xla
 from tfvid.layers.xla import tf
 
 # Fewer channels, on either side, give the matrix products too little to win.
@@ -141,7 +141,7 @@ class BoundConv2D:
         if side is not None:
             return convolve(x, self.kernel, border, side, self._transformed[side])
         padding = "same" if border else "valid"
-        return ops.conv(x, self.kernel, padding=padding, data_format="channels_last")
+        return one_image.conv2d(x, self.kernel, 1, padding)
 
     def _side(self, size, dtype):
         return paying_block(self.kernel, *size, least=LEAST_BLOCKS_BOUND) if dtype == self.kernel.dtype else None

@@ -1,13 +1,31 @@
 """Distances between predictions and truth: pure functions, means over everything."""
 
+import math
+
 from keras import ops
 
 from tfvid.layers.bound import wide
 
 
+def mean_absolute(difference):
+    """Mean of |x|. Its gradient is written down: that of a mean is a map of one number, which TensorFlow keeps for ever."""
+    if None in difference.shape:
+        return ops.mean(ops.abs(difference))
+    count = math.prod(difference.shape)
+
+    @ops.custom_gradient
+    def mean(x):
+        def gradient(*args, upstream=None):
+            return ops.sign(x) * ((args[0] if upstream is None else upstream) / count)
+
+        return ops.mean(ops.abs(x)), gradient
+
+    return mean(difference)
+
+
 def l1_loss(prediction, target):
     """Mean absolute difference."""
-    return ops.mean(ops.abs(wide(target) - wide(prediction)))
+    return mean_absolute(wide(target) - wide(prediction))
 
 
 def l2_loss(prediction, target):

@@ -4,12 +4,13 @@ import keras
 import tensorflow as tf
 
 from tfvid.errors import UserError
+from tfvid.layers import in_turn
 from tfvid.layers.shared_function import shared_function
 from tfvid.layers.vgg import WIDTHS, VGGFeatures
 from tfvid.models import float_policy
 
 SEED = 19  # of the fixed random features
-SLICE = 2**17  # pixels that go through the network at once, or one frame of every clip where that is more
+SLICE = 2**16  # pixels that go through the network at once, or one frame of every clip where that is more
 
 
 class PerceptualVGG:
@@ -58,12 +59,21 @@ class PerceptualVGG:
         return network
 
 
+def features_of(vgg, images, targets):
+    """(features of the images, features of the targets without a gradient), the targets' first: in turn for the memory."""
+    wanted = [tf.stop_gradient(f) for f in vgg(targets)]
+    with tf.control_dependencies(wanted):
+        images = tf.identity(images)
+    return vgg(images), wanted
+
+
 def loss_by_slices(function, images, targets, pixels=SLICE):
     """A mean over frames, and its gradient, evaluated on a few frames at a time.
 
     A loss that is a mean over frames needs the activations of no two frames at once. Its
     gradient with respect to the frames is taken along with its value, slice by slice, so
-    that nothing is computed twice and only a gradient of the frames' size is kept.
+    that nothing is computed twice and only a gradient of the frames' size is kept. The
+    slices of several losses in one graph wait for each other, too.
 
     Args:
       function: (images, targets) [N, H, W, C] -> (scalar loss, list of further scalars),
@@ -86,12 +96,13 @@ def loss_by_slices(function, images, targets, pixels=SLICE):
 
     # The slices but the last are of one size: one function in the graph.
     step, frames, targets = shared_function(step), tf.stop_gradient(images), tf.stop_gradient(targets)
-    values, gradients = [], []
+    values, gradients, last = [], [], in_turn.last_of("loss_by_slices")
     for start in range(0, steps, length):
         share = min(length, steps - start) / steps
         # One after another, or the activations of all slices are there at once.
-        with tf.control_dependencies(gradients[-1:]):
+        with tf.control_dependencies(last):
             value, gradient = step(frames[:, start : start + length], targets[:, start : start + length])
+        last[:] = [gradient]
         share = tf.constant(share, value.dtype)
         values.append(value * share)
         gradients.append(gradient * tf.cast(share, gradient.dtype))

@@ -11,7 +11,7 @@ import typing
 import keras
 from keras import ops
 
-from tfvid.layers import winograd
+from tfvid.layers import one_image, winograd
 from tfvid.layers.batch_norm import BatchNorm
 from tfvid.layers.bound import BoundLayer
 
@@ -78,7 +78,7 @@ class Conv2D(BoundLayer):
             x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)
         if self.stride == 1:
             return winograd.conv2d(x, kernel, padding="valid")
-        return ops.conv(x, kernel, strides=self.stride, padding="valid", data_format="channels_last")
+        return one_image.conv2d(x, kernel, self.stride, "valid")
 
 
 class DoublingConv2D(BoundLayer):

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from tfvid.losses.reconstruction import mean_absolute
+
 # Weights of the five VGG-19 levels (pix2pixHD).
 VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
@@ -39,13 +41,13 @@ def feature_matching(fake, real):
     total = 0.0
     for fake_features, real_features in zip(fake, real):
         for f, r in zip(fake_features[:-1], real_features[:-1]):
-            total = total + ops.mean(ops.abs(f - ops.stop_gradient(r)))
+            total = total + mean_absolute(f - ops.stop_gradient(r))
     return total / len(fake)
 
 
 def perceptual(fake, real):
     """Weighted mean |difference| of the five VGG-19 levels; no gradient to `real`."""
-    terms = [w * ops.mean(ops.abs(f - ops.stop_gradient(r))) for w, f, r in zip(VGG_WEIGHTS, fake, real)]
+    terms = [w * mean_absolute(f - ops.stop_gradient(r)) for w, f, r in zip(VGG_WEIGHTS, fake, real)]
     return sum(terms[1:], terms[0])
 
 

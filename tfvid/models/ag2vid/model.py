@@ -5,12 +5,13 @@ import colorsys
 import tensorflow as tf
 
 from tfvid.errors import UserError
-from tfvid.layers import xla
+from tfvid.layers import grouped_conv, xla
 from tfvid.layers.shared_function import shared_function
 from tfvid.layers.torch_conv import TorchConv2D
+from tfvid.losses.reconstruction import mean_absolute
 from tfvid.metrics import boxes as box_metrics
 from tfvid.metrics import frames as frame_metrics
-from tfvid.models import float_policy, grouped_conv
+from tfvid.models import float_policy
 from tfvid.models.ag2vid import losses as losses_lib
 from tfvid.models.ag2vid.graph_inputs import GRAPH_KEYS, TIMED_KEYS, graph_inputs, to_corners, window
 from tfvid.models.ag2vid.hparams import AG2VidHParams
@@ -19,7 +20,7 @@ from tfvid.models.ag2vid.networks_discriminator import ActionDiscriminator
 from tfvid.models.ag2vid.networks_graph import ActionGraphModel, AttributeEmbedding
 from tfvid.models.ag2vid.networks_video import UPSAMPLINGS, VideoGenerator, first_size, resample
 from tfvid.models.optimizers import Adam
-from tfvid.models.perceptual import PerceptualVGG, loss_by_slices
+from tfvid.models.perceptual import PerceptualVGG, features_of, loss_by_slices
 from tfvid.models.recompute import recomputed
 from tfvid.models.video_model import VideoModel, weighted_sum
 
@@ -293,7 +294,7 @@ class AG2Vid(VideoModel):
                 losses["GAN_Feat"] = losses_lib.feature_matching(judged, judged_real)
             before, flat = images[:, start - 1 : -1], (-1, *images.shape[2:])
             warped = resample(tf.reshape(before, flat), tf.reshape(flows, (-1, *flows.shape[2:])), h.align_corners)
-            losses["loss_F_Warp"] = tf.reduce_mean(tf.abs(warped - tf.reshape(real, flat)))
+            losses["loss_F_Warp"] = mean_absolute(warped - tf.reshape(real, flat))
             if self.perceptual is not None:
                 with xla.off():  # Winograd's method would save a tenth of the step and take 0.4 GB
                     losses["VGG"], _ = loss_by_slices(self._perceptual_loss, fake, real)
@@ -309,9 +310,7 @@ class AG2Vid(VideoModel):
         return {**losses, "total_loss": total}, gradients, tf.stop_gradient(fake)
 
     def _perceptual_loss(self, fake, real):
-        vgg = self.perceptual.network
-        target = [tf.stop_gradient(f) for f in vgg(real)]
-        return losses_lib.perceptual(vgg(fake), target), []
+        return losses_lib.perceptual(*features_of(self.perceptual.network, fake, real)), []
 
     def discriminator_gradients(self, batch, fake):
         """({name: loss}, gradients of the discriminator's variables) on frames already generated."""

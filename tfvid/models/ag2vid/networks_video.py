@@ -17,6 +17,9 @@ from tfvid.layers.torch_conv import TorchConv2D, TorchConvTranspose2D
 from tfvid.models.ag2vid.layout import Layout, convolve_sum
 
 SLOPE = 0.2
+# Pixels of a map from which on the generator's blocks compute one call at a time: its activations take hundreds of
+# megabytes.
+LARGE = 128 * 128
 
 
 def leaky_relu(x):
@@ -408,8 +411,8 @@ class SpadeGenerator(keras.layers.Layer):
                 x, condition = inputs
                 return block(x if x.shape[1] == rows else double(x), condition, training=training, calls=calls)
 
-            # All calls at once: oneDNN convolves a single large map by way of its patches, slowly and in 0.3 GB.
-            x = run(draw, [block], (x, conditions.at(rows, columns)), calls=calls)
+            parts = calls if rows * columns >= LARGE else 1
+            x = run(draw, [block], (x, conditions.at(rows, columns)), calls=calls, parts=parts)
         return run(lambda inputs, *_: ops.tanh(self.to_rgb(leaky_relu(inputs[0]))), [self.to_rgb], (x,))
 
 

@@ -7,6 +7,7 @@ paper, the program is followed and the docstring says so.
 from keras import ops
 
 from tfvid.layers.resize import reduce_bilinear, resize_bilinear
+from tfvid.losses.reconstruction import mean_absolute
 
 SMALLEST = 2.220446049250313e-16  # what takes the place of smaller probabilities in a logarithm
 MINIMUM_VARIANCE = 0.05
@@ -38,7 +39,7 @@ def observations_l1(observations, reconstruction):
       reconstruction: [B, T or T-1, h, w, 3]; of T-1 frames the first stands for time 1.
     """
     target = resize_targets(real_frames(observations, reconstruction.shape[1]), reconstruction.shape[2:4])
-    return ops.mean(ops.abs(target - reconstruction))
+    return mean_absolute(target - reconstruction)
 
 
 def perceptual_components(targets, reconstructions, masks=None):
@@ -54,11 +55,11 @@ def perceptual_components(targets, reconstructions, masks=None):
     """
     levels = []
     for i, (target, value) in enumerate(zip(targets, reconstructions, strict=True)):
-        difference = ops.abs(ops.stop_gradient(target) - value)
+        difference = ops.stop_gradient(target) - value
         if masks is None:
-            levels.append(ops.mean(difference))
+            levels.append(mean_absolute(difference))
             continue
-        weighted = ops.sum(difference * masks[i], axis=(1, 2, 3))
+        weighted = ops.sum(ops.abs(difference) * masks[i], axis=(1, 2, 3))
         levels.append(ops.mean(weighted / (ops.sum(masks[i], axis=(1, 2, 3)) * difference.shape[-1])))
     return [sum(levels[1:], levels[0]), *levels[1:]]
 

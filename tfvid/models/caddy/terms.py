@@ -2,7 +2,9 @@
 
 from keras import ops
 
+from tfvid.losses.reconstruction import mean_absolute
 from tfvid.models.caddy import losses
+from tfvid.models.perceptual import features_of
 
 # Name of a term -> (what its weight is called, its logged weighted value).
 TERMS = {
@@ -45,8 +47,8 @@ def reconstruction_terms(
     information, l1s, weighted, totals = {}, [], [], []
 
     def perceptual(images, targets):  # -> the weighted loss, its components
-        features = [ops.stop_gradient(f) for f in vgg(targets)]
-        components = losses.perceptual_components(features, vgg(images))
+        found, wanted = features_of(vgg, images, targets)
+        components = losses.perceptual_components(wanted, found)
         weights = component_weights or (1.0,) * len(components)
         return sum(w * c for w, c in zip(weights, components, strict=True)), components
 
@@ -54,10 +56,10 @@ def reconstruction_terms(
     for r, images in enumerate(outputs["images"]):
         count, size = images.shape[1], images.shape[2:4]
         targets = losses.resize_targets(losses.real_frames(observations, count), size)
-        errors = ops.abs(targets - images)
+        errors = targets - images
         if foreground is not None:
             errors = errors * (1 + foreground_weight * losses.resize_targets(foreground, size))
-        l1s.append(ops.mean(errors))
+        l1s.append(mean_absolute(errors))
         information[f"observations_rec_loss_r{r}"] = l1s[-1]
         if vgg is None:
             continue

@@ -1,10 +1,9 @@
 """Convolutions whose gradient takes little memory on a CPU, for `tfvid.layers.torch_conv.TorchConv2D`."""
 
-import tensorflow as tf
+from tfvid.layers import in_turn, one_image
+from tfvid.layers.xla import tf
 
 PATCHES = 2**24  # elements of what is made of a map at once
-# Of a graph, in which it holds the last tensor that a gradient here made.
-_LAST = "tfvid_grouped_conv"
 
 
 def convolve(x, kernel, patches=PATCHES):
@@ -14,8 +13,7 @@ def convolve(x, kernel, patches=PATCHES):
     of 512 channels, for both gradients; oneDNN's, that do not, take three times as long for the kernel's on processors
     without AVX-512. Here the gradient of a kernel is one matrix product a tap, over all pixels, and the gradient of the
     map is TensorFlow's; both for a group of channels, as those of one are independent of the others'. In a graph the
-    gradients of all such convolutions wait for each other: each fills all cores, and what several make at the same time
-    takes the memory of all.
+    gradients of all such convolutions wait for each other.
 
     Args:
       x: [N, H, W, C]. kernel: [k, k, C, F], k odd.
@@ -24,7 +22,7 @@ def convolve(x, kernel, patches=PATCHES):
     """
     height, width, channels = x.shape[1:]
     if None in (height, width):
-        return tf.nn.conv2d(x, kernel, 1, "SAME")
+        return one_image.conv2d(x, kernel)
     size = kernel.shape[0]
     elements = height * width * channels * max(size * size, x.shape[0] or 1)
     count = min(channels, -(-elements // patches))
@@ -33,7 +31,7 @@ def convolve(x, kernel, patches=PATCHES):
     @tf.custom_gradient
     def grouped(x, kernel):
         def gradient(upstream):
-            last = [] if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_collection_ref(_LAST)
+            last = in_turn.last_of("grouped_conv")
             of_x, of_kernel, before = [], [], [upstream, *last]
             for start in range(0, channels, width_of_group):
                 stop = min(start + width_of_group, channels)
@@ -52,7 +50,7 @@ def convolve(x, kernel, patches=PATCHES):
             last[:] = before
             return tf.concat(of_x, -1), tf.concat(of_kernel, 2)
 
-        return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
+        return one_image.conv2d(x, kernel), gradient
 
     return grouped(x, kernel)
 
@@ -63,9 +61,11 @@ def kernel_gradient(x, upstream, size):
     border, outputs = size // 2, upstream.shape[3]
     padded = tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]])
     flat, taps = tf.reshape(upstream, [-1, outputs]), []
+    # One constant for all taps, as a graph of many nodes takes memory.
+    seen_size, pixels = tf.constant([-1, height, width, channels]), tf.constant([-1, channels])
     for i in range(size):
         for j in range(size):
             with tf.control_dependencies(taps[-1:]):
-                seen = padded[:, i : i + height, j : j + width]
-            taps.append(tf.matmul(tf.reshape(seen, [-1, channels]), flat, transpose_a=True))
+                seen = tf.slice(padded, [0, i, j, 0], seen_size)
+            taps.append(tf.matmul(tf.reshape(seen, pixels), flat, transpose_a=True))
     return tf.reshape(tf.stack(taps), [size, size, channels, outputs])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.graphs import ancestors
+from tfvid.layers import grouped_conv
 from tfvid.layers.torch_conv import scale_calls
-from tfvid.models import grouped_conv
 
 
 @pytest.mark.parametrize("patches", [1, 3 * 8 * 6 * 9, 10**6])  # groups of 1, of 3 (and a rest of 1) and of all 7 channels
@@ -38,18 +39,7 @@ def test_gradients_of_several_in_one_graph_wait_for_each_other():
 
     operations = run.get_concrete_function(x).graph.get_operations()
     first, second = (op for op in operations if op.type == "Conv2DBackpropInput")
-    assert first in _ancestors(second)
-
-
-def _ancestors(operation):
-    """Every operation that this one waits for."""
-    found, waiting = set(), [operation]
-    while waiting:
-        op = waiting.pop()
-        before = {*(x.op for x in op.inputs), *op.control_inputs} - found
-        found |= before
-        waiting += before
-    return found
+    assert first in ancestors(second)
 
 
 @pytest.mark.parametrize("calls", [1, 3])

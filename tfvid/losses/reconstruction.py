@@ -1,7 +1,5 @@
 """Distances between predictions and truth: pure functions, means over everything."""
 
-import math
-
 from keras import ops
 
 from tfvid.layers.bound import wide
@@ -9,14 +7,12 @@ from tfvid.layers.bound import wide
 
 def mean_absolute(difference):
     """Mean of |x|. Its gradient is written down: that of a mean is a map of one number, which TensorFlow keeps for ever."""
-    if None in difference.shape:
-        return ops.mean(ops.abs(difference))
-    count = math.prod(difference.shape)
 
     @ops.custom_gradient
     def mean(x):
         def gradient(*args, upstream=None):
-            return ops.sign(x) * ((args[0] if upstream is None else upstream) / count)
+            dy = args[0] if upstream is None else upstream
+            return ops.sign(x) * (dy / ops.cast(ops.size(x), dy.dtype))
 
         return ops.mean(ops.abs(x)), gradient
 

@@ -23,6 +23,10 @@ flags.DEFINE_string("output", None, "JSON file to write; default: RUN/evaluation
 flags.DEFINE_integer("num_samples", 50, "samples of each clip", lower_bound=1)
 flags.DEFINE_integer("horizon", None, "poses to generate; default: as trained", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "seed of the samples")
+flags.DEFINE_float(
+    "distance", None, "also tell the least error of samples of this average pairwise distance about the same mean",
+    lower_bound=0,
+)
 
 
 def main():
@@ -38,7 +42,7 @@ def main():
     horizon = FLAGS.horizon or trial.run.hparams.horizon
     clips = evaluation.read_clips(source, FLAGS.split, trial.run.hparams, 1 + horizon)
     model = trial.run.load_model(trial.step)
-    result = evaluation.evaluate(model, clips, FLAGS.num_samples, horizon, FLAGS.seed)
+    result = evaluation.evaluate(model, clips, FLAGS.num_samples, horizon, FLAGS.seed, distance=FLAGS.distance)
     output = FLAGS.output or os.path.join(trial.run.path, "evaluation", f"poses_{FLAGS.split}.json")
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")
     with tf.io.gfile.GFile(output, "w") as f:

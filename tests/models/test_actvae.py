@@ -1,5 +1,7 @@
 """ACT-VAE at tiny sizes: steps, augmentation, sampling, serving. The recordings are in tests/parity."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -200,9 +202,24 @@ def test_evaluation_figures():
     assert figures["apd"] == pytest.approx(np.hypot(3, 3) / 64 * np.sqrt(3 * JOINTS))
 
 
+def test_error_at_distance_is_that_of_noise_about_the_mean():
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, (50, 4, JOINTS))
+    truth, centre = np.stack([np.cos(angle), np.sin(angle)], -1) / 10, np.zeros((50, 4, JOINTS, 2))
+    assert evaluation.error_at_distance(centre, truth, 64.0, 0.0) == pytest.approx(6.4)
+    # A little noise of standard deviation s costs s^2 / (2 r) at distance r; pairs lie s sqrt(2 D) apart.
+    s, size = 0.02, 4 * JOINTS * 2
+    cost = evaluation.error_at_distance(centre, truth, 64.0, s * np.sqrt(2 * size)) - 6.4
+    assert cost == pytest.approx(64 * s**2 / (2 * 0.1), rel=0.1)
+
+
 def test_copy_baseline_stands_beside_the_model(batch):
     clips = {k: v.numpy() for k, v in batch.items()}
-    result = evaluation.evaluate(build(**RESIDUAL), clips, num_samples=3)
+    result = evaluation.evaluate(build(**RESIDUAL), clips, num_samples=3, distance=0.5)
+    assert result["error_at_distance"]["joint_error_px"] > result["copy"]["joint_error_px"]
+    moved = clips["poses"][:, 1 : 1 + result["horizon"]] - clips["poses"][:, :1]
+    pairs = [np.linalg.norm(a - b) for a, b in itertools.combinations(moved, 2)]
+    assert result["apd_of_true_motion"] == pytest.approx(np.mean(pairs), rel=1e-5)
     # A model that stands still is the baseline itself, whatever the label.
     for name in ("joint_error_px", "joint_error_px_best", "pck_0.1"):
         assert result["model"][name] == pytest.approx(result["copy"][name], rel=1e-4)

@@ -13,6 +13,7 @@ from tfvid.models.draws import StatelessDraws
 PCK_SHARES = (0.05, 0.1)  # of the image's side
 PAIR_SAMPLES = 20  # whose pairs give the average pairwise distance
 LABEL_SAMPLES = 20
+KNOWN_ERROR_POWERS = (1.0, 1.5, 2.0)  # of noise in `error_at_distance`
 MAX_ROLLOUTS = 4096  # at once
 
 
@@ -95,6 +96,32 @@ def average_pairwise_distance(samples):
     return total / (count * (count - 1) / 2)
 
 
+def error_at_distance(centre, truth, pixels, distance, num_samples=50, seed=0):
+    """Mean error of the best independent noise of a given average pairwise distance about `centre`.
+
+    The noise knows more than a model can: how far from the truth every joint of `centre`
+    is, but not on which side. Its standard deviation is that error to the power, of a few,
+    that costs least. Samples that keep `distance` and have a smaller error than this must
+    know on which side of their mean the truth lies.
+
+    Args:
+      centre: [N, T, J, 2], the mean prediction.
+      truth: [N, T, J, 2].
+      distance: average pairwise distance to reach, in the units of the poses.
+
+    Returns:
+      Pixels.
+    """
+    noise = np.random.default_rng(seed).standard_normal((num_samples, *centre.shape))
+    error = np.linalg.norm(centre - truth, axis=-1, keepdims=True)
+    found = []
+    for power in KNOWN_ERROR_POWERS:
+        samples = noise * error**power
+        samples *= distance / average_pairwise_distance(samples[:PAIR_SAMPLES])
+        found.append(errors(centre + samples, truth, pixels).mean())
+    return float(min(found))
+
+
 def label_control(model, clips, horizon, noise, pixels):
     """What another action class changes, with the same noise.
 
@@ -117,16 +144,18 @@ def label_control(model, clips, horizon, noise, pixels):
     }
 
 
-def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None):
+def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None, distance=None):
     """All figures of a model on clips, and those of copying the source pose.
 
     Args:
       clips: {"poses" [N, T, J, 2] with T > horizon, "action_class" [N], ...} as arrays.
       noise: function without arguments that gives what `stateless_noise` gives, anew for
         each pass; default: from `seed`.
+      distance: where given, `error_at_distance` about the mean of the samples is told, too.
 
     Returns:
-      {"model": {...}, "copy": {...}, "per_action": {class: joint error}, "clips": N, ...}.
+      {"model": {...}, "copy": {...}, "per_action": {class: joint error}, "clips": N,
+      "apd_of_true_motion": average pairwise distance of the clips' own movements, ...}.
     """
     horizon = horizon or model.hparams.horizon
     noise = noise or (lambda: stateless_noise(seed, "evaluate"))
@@ -139,7 +168,13 @@ def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None):
     }
     of_clip = errors(samples, truth, pixels).mean((0, 2, 3))
     still = np.repeat(source[:, None], horizon, axis=1)
+    bound = {}
+    if distance is not None:
+        error = error_at_distance(samples.mean(0), truth, pixels, distance, seed=seed)
+        bound = {"error_at_distance": {"distance": distance, "joint_error_px": error}}
     return {
+        **bound,
+        "apd_of_true_motion": average_pairwise_distance((truth - still)[:, None]),
         "model": figures,
         "copy": pose_metrics(still[None], truth, source, pixels),
         "per_action": {
@@ -178,4 +213,10 @@ def table(result):
                 lines.append(f"{f'{name} {t + 1}':28}{v:12.3f}{other[t]:12.3f}")
         else:
             lines.append(f"{name:28}{value:12.3f}" + ("" if other is None else f"{other:12.3f}"))
+    lines.append(f"apd of the true movements: {result['apd_of_true_motion']:.3f}")
+    if bound := result.get("error_at_distance"):
+        lines.append(
+            f"apd {bound['distance']:g} by independent noise about the mean sample, growing with the error that"
+            f" every joint has: joint_error_px {bound['joint_error_px']:.3f}"
+        )
     return "\n".join(lines)

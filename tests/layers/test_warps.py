@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfvid.layers import warps
+from tfvid.layers import sampling, warps
 from tfvid.serving.export import compiled_functions
 
 
@@ -92,3 +92,11 @@ def test_normalized_kernels_are_positive_and_sum_to_one():
     kernels = warps.normalize_kernels(tf.constant(np.random.default_rng(0).normal(size=(2, 5, 5, 3))), (1, 2))
     assert np.all(kernels > 0)
     np.testing.assert_allclose(tf.reduce_sum(kernels, axis=(1, 2)), np.ones((2, 3)), atol=1e-12)
+
+
+def test_a_point_that_is_no_number_gives_no_number():
+    points = tf.constant([[[1.0, 2.0], [np.nan, 1.0], [-9.0, np.inf]]], tf.float64)
+    found = sampling.interpolate_bilinear(_image(batch=1), points)[0]
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[0], _image(batch=1)[0, 1, 2])
+    np.testing.assert_allclose(found[2], _image(batch=1)[0, 0, 6])

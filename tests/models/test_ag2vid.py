@@ -95,6 +95,15 @@ def test_a_pyramid_has_the_maps_of_nearest_resize():
         np.testing.assert_array_equal(pyramid.at(*size), nearest_resize(x, *size))
 
 
+def test_a_flow_that_is_no_number_gives_no_number():
+    """So that training that diverges ends with the line of the check of losses, not in a lookup."""
+    flow = np.zeros((1, 4, 5, 2), "float32")
+    flow[0, 1, 2], flow[0, 3, 4], flow[0, 0, 0] = np.nan, np.inf, 1e30
+    warped = np.asarray(networks_video.resample(np.ones((1, 4, 5, 3), "float32"), flow))
+    assert np.isnan(warped[0, 1, 2]).all()
+    np.testing.assert_allclose(np.delete(warped.reshape(-1, 3), 7, axis=0), 1, rtol=1e-6)
+
+
 def test_window_keeps_the_clock(model):
     clip = model.frames_clip(tiny.batch(), RecordedDraws({"window": np.array([2, 0])}))
     np.testing.assert_allclose(clip["action_graph"][0, 0], [0, 0, 0, 2 / 5, 5 / 5, 0.5, 0.2], rtol=1e-5)

@@ -17,7 +17,7 @@ def interpolate_bilinear(images, points):
       points: [B, N, 2], (y, x) in pixels; those outside are moved to the nearest edge.
 
     Returns:
-      [B, N, C].
+      [B, N, C]; NaN where a point is.
     """
     height, width, channels = images.shape[1:]
     batch, count = ops.shape(images)[0], ops.shape(points)[1]
@@ -25,7 +25,9 @@ def interpolate_bilinear(images, points):
     x = ops.clip(points[..., 1], 0, width - 1)
     top, left = ops.floor(y), ops.floor(x)
     wy, wx = (y - top)[..., None], (x - left)[..., None]
-    top, left = ops.cast(top, "int32"), ops.cast(left, "int32")
+    # The points are within the image already, unless they are NaN, which is no index.
+    top = ops.clip(ops.cast(top, "int32"), 0, height - 1)
+    left = ops.clip(ops.cast(left, "int32"), 0, width - 1)
     flat = ops.reshape(images, (-1, channels))
     base = ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (-1, 1))
 

@@ -82,7 +82,7 @@ def animation(judged, clip, context):
     frames = np.concatenate(rows, axis=1)
     enlarge = max(1, 96 // truth.shape[1])
     frames = frames.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
-    return np.clip(frames * 255 + 0.5, 0, 255).astype("uint8")
+    return np.nan_to_num(np.clip(frames * 255 + 0.5, 0, 255)).astype("uint8")  # NaN, of a run that diverges, is black
 
 
 def write(judged, batch, model, step, board, folder, fps=5):

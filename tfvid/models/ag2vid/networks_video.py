@@ -138,13 +138,17 @@ def resample(image, flow, align_corners=False):
       align_corners: False keeps the original's mismatch of grids, by which a flow of
         zero is a slight zoom and blur that the flow network learns to undo; True
         makes a flow of zero the identity.
+
+    Returns:
+      [B, H, W, C]; NaN where the flow is.
     """
     height, width = image.shape[1:3]
     x = _source(flow[..., 0], width, (1, 1, width), align_corners)
     y = _source(flow[..., 1], height, (1, height, 1), align_corners)
     x0, y0 = ops.floor(x), ops.floor(y)
     wx, wy = (x - x0)[..., None], (y - y0)[..., None]
-    x0, y0 = ops.cast(x0, "int32"), ops.cast(y0, "int32")
+    # The coordinates are within the image already, unless they are NaN, which is no index.
+    x0, y0 = ops.clip(ops.cast(x0, "int32"), 0, width - 1), ops.clip(ops.cast(y0, "int32"), 0, height - 1)
     x1, y1 = ops.minimum(x0 + 1, width - 1), ops.minimum(y0 + 1, height - 1)
     flat = ops.reshape(image, (-1, image.shape[-1]))
     start = ops.reshape(ops.arange(ops.shape(image)[0], dtype="int32") * (height * width), (-1, 1, 1))

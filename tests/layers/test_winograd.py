@@ -14,7 +14,8 @@ def case(dtype, shape=(2, 6, 10, 5), out=7, taps=3):
     return tf.constant(x, dtype), tf.constant(kernel, dtype)
 
 
-def bordered(x, border, mode="CONSTANT"):
+def bordered(x, border, reflect):
+    mode = "REFLECT" if reflect else "CONSTANT"
     return tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]], mode=mode)
 
 
@@ -23,13 +24,14 @@ def bordered(x, border, mode="CONSTANT"):
     (3, 4, (6, 10), 2), (5, 2, (6, 10), 2), (5, 2, (6, 10), 0), (5, 2, (6, 10), 4), (5, 2, (8, 10), 1),
     (5, 4, (8, 12), 2), (5, 4, (6, 10), 1),
 ])  # fmt: skip
-def test_values_and_gradients_in_float64(taps, side, size, border):
+@pytest.mark.parametrize("reflect", [False, True])
+def test_values_and_gradients_in_float64(taps, side, size, border, reflect):
     x, kernel = case("float64", (2, *size, 5), taps=taps)
     upstream = None
     results = []
     for convolve in (
-        lambda x, k: winograd.convolve(x, k, border, side),
-        lambda x, k: tf.nn.conv2d(bordered(x, border), k, 1, "VALID"),
+        lambda x, k: winograd.convolve(x, k, border, side, reflect),
+        lambda x, k: tf.nn.conv2d(bordered(x, border, reflect), k, 1, "VALID"),
     ):
         with tf.GradientTape() as tape:
             tape.watch([x, kernel])
@@ -82,16 +84,24 @@ def test_error_of_kernel_gradient_in_float32(taps, most):
     assert float(tf.norm(difference) / tf.norm(exact)) < most
 
 
-@pytest.mark.parametrize("mode", ["constant", "reflect"])
-def test_bound_kernel_and_unknown_batch(mode):
+@pytest.mark.parametrize("reflect", [False, True])
+def test_bound_kernel_and_unknown_batch(reflect):
     x, kernel = case("float32", (3, 16, 18, 256), 192)
     convolve = winograd.BoundConv2D(kernel)
     function = tf.function(
-        lambda x: convolve(x, mode), input_signature=[tf.TensorSpec([None, 16, 18, 256])]
+        lambda x: convolve(x, reflect), input_signature=[tf.TensorSpec([None, 16, 18, 256])]
     ).get_concrete_function()
     assert compiled_functions(function)
-    expected = tf.nn.conv2d(bordered(x, 1, mode), kernel, 1, "VALID")
+    expected = tf.nn.conv2d(bordered(x, 1, reflect), kernel, 1, "VALID")
     np.testing.assert_allclose(function(x), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 18), (15, 18)])  # by the method, and too odd for it
+def test_mirrored_border(size):
+    x, kernel = case("float32", (2, *size, 256), 192)
+    expected = tf.nn.conv2d(bordered(x, 1, True), kernel, 1, "VALID")
+    for convolve in (winograd.BoundConv2D(kernel), lambda x, reflect: winograd.conv2d(x, kernel, "reflect")):
+        np.testing.assert_allclose(convolve(x, True), expected, rtol=0, atol=2e-5)
 
 
 def test_used_where_it_pays():

@@ -88,17 +88,24 @@ def conv2d(x, kernel, padding="same"):
     Args:
       x: [N, H, W, in].
       kernel: [h, w, in, out].
-      padding: "same" or "valid".
+      padding: "same" (zeros), "reflect" (the map mirrored at its border) or "valid".
 
     Returns:
       [N, H, W, out], under "valid" less the border.
     """
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
-    border = kernel.shape[0] // 2 if padding == "same" else 0
+    border = 0 if padding == "valid" else kernel.shape[0] // 2
+    reflect = padding == "reflect"
     side = paying_block(kernel, *_output_size(x, kernel.shape[0], border)) if x.dtype == kernel.dtype else None
     if side is not None:
-        return convolve(x, tf.convert_to_tensor(kernel), border, side)  # a variable in eager execution
+        return convolve(x, tf.convert_to_tensor(kernel), border, side, reflect)  # a variable in eager execution
+    if reflect:
+        x, padding = _mirrored(x, border), "valid"
     return few_outputs.conv2d(x, kernel, padding)
+
+
+def _mirrored(x, border):
+    return ops.pad(x, _sides(border), mode="reflect")
 
 
 class Conv2D(keras.layers.Conv2D):
@@ -128,20 +135,14 @@ class BoundConv2D:
     def _transform(self, kernel):
         return {side: _filtering(side, kernel.shape[0]).transform_kernel(kernel) for side in self._sides}
 
-    def __call__(self, x, mode="constant"):
-        """x [N, H, W, in], padded on every side with half a kernel, by "constant" (zeros) or "reflect"."""
-        if mode == "constant":
-            return self._padded(x, self._border)
-        p = self._border
-        return self._padded(ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=mode), 0)
-
-    def _padded(self, x, border):
-        """Over so many zeros on every side."""
-        side = self._side(_output_size(x, self.kernel.shape[0], border), x.dtype)
+    def __call__(self, x, reflect=False):
+        """x [N, H, W, in], on every side half a kernel of zeros or, with `reflect`, of the map mirrored there."""
+        side = self._side(_output_size(x, self.kernel.shape[0], self._border), x.dtype)
         if side is not None:
-            return convolve(x, self.kernel, border, side, self._transformed[side])
-        padding = "same" if border else "valid"
-        return one_image.conv2d(x, self.kernel, 1, padding)
+            return convolve(x, self.kernel, self._border, side, reflect, self._transformed[side])
+        if reflect:
+            return one_image.conv2d(_mirrored(x, self._border), self.kernel, 1, "valid")
+        return one_image.conv2d(x, self.kernel, 1, "same")
 
     def _side(self, size, dtype):
         return paying_block(self.kernel, *size, least=LEAST_BLOCKS_BOUND) if dtype == self.kernel.dtype else None
@@ -165,7 +166,7 @@ class BoundConv2D:
         return kernel_gradient(x, upstream, self._border, side)
 
 
-def kernel_gradient(x, upstream, border, side):
+def kernel_gradient(x, upstream, border, side, reflect=False):
     """[taps, taps, in, out]: the gradient to the kernel, for a few images at a time where N is known.
 
     Args:
@@ -173,16 +174,17 @@ def kernel_gradient(x, upstream, border, side):
       upstream: [N, H', W', out], the gradient of the result.
       border: zeros on each side of the map.
       side: of the blocks.
+      reflect: the map mirrored in place of the zeros.
     """
     batch, height, width, outputs = upstream.shape
     taps = x.shape[1] + 2 * border - height + 1
     gradient = _filtering(side, taps).kernel_gradient
     if batch is None:
-        return gradient(x, upstream, border)
+        return gradient(x, upstream, border, reflect)
     places = height * width // side**2 * (side + taps - 1) ** 2 * (x.shape[3] + outputs)
     count = min(batch, -(-batch * places // MOST_PLACES_OF_GRADIENT))
     parts = zip(*(tf.split(v, _shares(batch, count)) for v in (x, upstream)))
-    return tf.add_n([gradient(*part, border) for part in parts])
+    return tf.add_n([gradient(*part, border, reflect) for part in parts])
 
 
 def _shares(total, count):
@@ -195,7 +197,7 @@ def turned(kernel):
     return ops.transpose(ops.flip(kernel, (0, 1)), (0, 1, 3, 2))
 
 
-def convolve(x, kernel, border, side=2, transformed=None):
+def convolve(x, kernel, border, side=2, reflect=False, transformed=None):
     """The method itself, with a gradient of the same kind.
 
     Args:
@@ -203,26 +205,31 @@ def convolve(x, kernel, border, side=2, transformed=None):
       kernel: [3, 3, in, out] or [5, 5, in, out].
       border: zeros on each side, fewer than the kernel's taps.
       side: of the output's blocks, which must divide its height and width.
+      reflect: the map mirrored at its border in place of the zeros.
       transformed: the kernel for such blocks, if it is there. Otherwise it is transformed with the convolution: by
         itself TensorFlow would do so early, for all maps of an unrolled graph, and keep the results.
 
     Returns:
       [N, H', W', out], the sides longer by 2 border less the taps and 1.
     """
-    taps = kernel.shape[0]
+    filtering = _filtering(side, kernel.shape[0])
 
     @tf.custom_gradient
     def convolve(x, kernel):
         def gradient(dy):
-            block = _dividing((side, 2), *x.shape[1:3])[0]  # odd taps and an even output: always even
-            of_x = _filtering(block, taps).convolution(dy, turned(kernel), taps - 1 - border)
-            return of_x, kernel_gradient(x, dy, border, side)
+            of_x = filtering.input_gradient(dy, kernel, border, reflect)
+            return of_x, kernel_gradient(x, dy, border, side, reflect)
 
         if transformed is None:
-            return _filtering(side, taps).convolution(x, kernel, border), gradient
-        return _filtering(side, taps).product(x, transformed, border), gradient
+            return filtering.convolution(x, kernel, border, reflect), gradient
+        return filtering.product(x, transformed, border, reflect), gradient
 
     return convolve(x, kernel)
+
+
+def _sides(border):
+    """Of maps, as TensorFlow pads them."""
+    return [[0, 0], [border, border], [border, border], [0, 0]]
 
 
 def _output_size(x, taps, border):
@@ -276,13 +283,13 @@ class Filtering:
 
     @functools.cached_property
     def product(self):
-        """(x [N, H, W, in], kernel [places, in, out], zeros on each side) -> [N, H', W', out], compiled."""
+        """(x [N, H, W, in], kernel [places, in, out], border, reflect) -> [N, H', W', out], compiled."""
 
-        def product(x, kernel, border):
+        def product(x, kernel, border, reflect=False):
             m, n = self.side, self.side + self.taps - 1
             output, _, _ = self.matrices
             height, width = (size + 2 * border - self.taps + 1 for size in x.shape[1:3])
-            blocks = self._transform_map(x, border)
+            blocks = self._transform_map(x, border, reflect)
             products = tf.reshape(tf.matmul(blocks, kernel), [n, n, -1, height // m, width // m, kernel.shape[-1]])
             rows = tf.stack(_combine(output, tf.unstack(products)))
             y = tf.stack(_combine(output, tf.unstack(rows, axis=1)), axis=1)  # [m, m, N, H / m, W / m, out]
@@ -291,12 +298,12 @@ class Filtering:
         product.__name__ = self._name
         return xla.compiled(product)
 
-    def _transform_map(self, x, border):
+    def _transform_map(self, x, border, reflect):
         """[N, H, W, in] -> [places, blocks, in]."""
         m, n = self.side, self.side + self.taps - 1
         _, _, block = self.matrices
         if border:
-            x = tf.pad(x, [[0, 0], [border, border], [border, border], [0, 0]])
+            x = tf.pad(x, _sides(border), "REFLECT" if reflect else "CONSTANT")
         height, width = x.shape[1] - self.taps + 1, x.shape[2] - self.taps + 1
         # Rows, then columns: in one expression XLA would compute every row once for each column.
         rows = tf.stack(_combine(block, [x[:, i : i + height - m + 1 : m] for i in range(n)]))
@@ -305,15 +312,15 @@ class Filtering:
 
     @functools.cached_property
     def kernel_gradient(self):
-        """(x [N, H, W, in], gradient of the result [N, H', W', out], zeros on each side) -> [taps, taps, in, out]."""
+        """(x [N, H, W, in], gradient of the result [N, H', W', out], border, reflect) -> [taps, taps, in, out]."""
 
-        def kernel_gradient(x, upstream, border):
+        def kernel_gradient(x, upstream, border, reflect):
             m, n = self.side, self.side + self.taps - 1
             output, g, _ = self.matrices
             rows = tf.stack(_combine(output.T, [upstream[:, i::m] for i in range(m)]))
             places = _combine(output.T, [rows[:, :, :, i::m] for i in range(m)])
             of_results = tf.reshape(tf.stack(places, axis=1), [n * n, -1, upstream.shape[3]])
-            products = tf.matmul(self._transform_map(x, border), of_results, transpose_a=True)
+            products = tf.matmul(self._transform_map(x, border, reflect), of_results, transpose_a=True)
             matrix = tf.constant(np.kron(g, g).T, x.dtype)
             taps = tf.matmul(matrix, tf.reshape(products, [n * n, -1]))
             return tf.reshape(taps, [self.taps, self.taps, x.shape[3], upstream.shape[3]])
@@ -325,11 +332,29 @@ class Filtering:
     def convolution(self):
         """As `product`, of the kernel [taps, taps, in, out] itself."""
 
-        def convolution(x, kernel, border):
-            return self.product(x, self.transform_kernel(kernel), border)
+        def convolution(x, kernel, border, reflect):
+            return self.product(x, self.transform_kernel(kernel), border, reflect)
 
         convolution.__name__ = self._name
         return xla.compiled(convolution)
+
+    @functools.cached_property
+    def input_gradient(self):
+        """(gradient of the result [N, H', W', out], kernel [taps, taps, in, out], border, reflect) -> [N, H, W, in].
+
+        The convolution with the turned kernel, which is turned here for the reason that it is transformed here.
+        """
+
+        def input_gradient(upstream, kernel, border, reflect):
+            zeros = self.taps - 1 - (0 if reflect else border)
+            height, width = (size + 2 * zeros - self.taps + 1 for size in upstream.shape[1:3])
+            rest = [[0, 0], [0, -height % self.side], [0, -width % self.side], [0, 0]]  # to whole blocks
+            kernel = self.transform_kernel(turned(kernel))
+            y = self.product(tf.pad(upstream, rest), kernel, zeros)[:, :height, :width]
+            return tf.raw_ops.MirrorPadGrad(input=y, paddings=_sides(border), mode="REFLECT") if reflect else y
+
+        input_gradient.__name__ = self._name
+        return xla.compiled(input_gradient)
 
     @property
     def _name(self):

@@ -68,11 +68,13 @@ class Conv2D(BoundLayer):
         """As `bind`, with a given kernel and without the bias."""
         if self.stride == self.padding == 1:
             convolve = winograd.BoundConv2D(kernel)
-            return lambda x: convolve(x, self.mode)
+            return lambda x: convolve(x, self.mode == "reflect")
         return lambda x: self.convolve(x, kernel)
 
     def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
+        if self.stride == 1 and self.padding == kernel.shape[0] // 2:
+            return winograd.conv2d(x, kernel, "same" if self.mode == "constant" else self.mode)
         if self.padding:
             p = self.padding
             x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)

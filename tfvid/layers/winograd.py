@@ -332,29 +332,39 @@ class Filtering:
     def convolution(self):
         """As `product`, of the kernel [taps, taps, in, out] itself."""
 
-        def convolution(x, kernel, border, reflect):
+        def convolution(x, kernel, border, reflect=False):
             return self.product(x, self.transform_kernel(kernel), border, reflect)
 
         convolution.__name__ = self._name
         return xla.compiled(convolution)
 
+    def input_gradient(self, upstream, kernel, border, reflect):
+        """(gradient of the result [N, H', W', out], kernel [taps, taps, in, out], border, reflect) -> [N, H, W, in]."""
+        if reflect:
+            return self._gradient_of_mirrored(upstream, kernel, border)
+        with tf.control_dependencies([upstream]):  # early, the kernels of a whole network would be turned and kept
+            kernel = turned(tf.identity(kernel))
+        # The compiled function of forward passes: a second one would be compiled for every shape.
+        return self._of_any_size(self.convolution, upstream, kernel, self.taps - 1 - border)
+
     @functools.cached_property
-    def input_gradient(self):
-        """(gradient of the result [N, H', W', out], kernel [taps, taps, in, out], border, reflect) -> [N, H, W, in].
-
-        The convolution with the turned kernel, which is turned here for the reason that it is transformed here.
-        """
-
-        def input_gradient(upstream, kernel, border, reflect):
-            zeros = self.taps - 1 - (0 if reflect else border)
-            height, width = (size + 2 * zeros - self.taps + 1 for size in upstream.shape[1:3])
-            rest = [[0, 0], [0, -height % self.side], [0, -width % self.side], [0, 0]]  # to whole blocks
+    def _gradient_of_mirrored(self):
+        def gradient(upstream, kernel, border):
             kernel = self.transform_kernel(turned(kernel))
-            y = self.product(tf.pad(upstream, rest), kernel, zeros)[:, :height, :width]
-            return tf.raw_ops.MirrorPadGrad(input=y, paddings=_sides(border), mode="REFLECT") if reflect else y
+            y = self._of_any_size(self.product, upstream, kernel, self.taps - 1)
+            return tf.raw_ops.MirrorPadGrad(input=y, paddings=_sides(border), mode="REFLECT")
 
-        input_gradient.__name__ = self._name
-        return xla.compiled(input_gradient)
+        gradient.__name__ = self._name
+        return xla.compiled(gradient)
+
+    def _of_any_size(self, convolve, x, kernel, border):
+        """convolve(x, kernel, border), whose result need not have whole blocks."""
+        height, width = (size + 2 * border - self.taps + 1 for size in x.shape[1:3])
+        rest = -height % self.side, -width % self.side
+        if not any(rest):
+            return convolve(x, kernel, border)
+        x = tf.pad(x, [[0, 0], [0, rest[0]], [0, rest[1]], [0, 0]])
+        return convolve(x, kernel, border)[:, :height, :width]
 
     @property
     def _name(self):

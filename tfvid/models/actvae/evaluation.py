@@ -97,12 +97,12 @@ def average_pairwise_distance(samples):
 
 
 def error_at_distance(centre, truth, pixels, distance, num_samples=50, seed=0):
-    """Mean error of the best independent noise of a given average pairwise distance about `centre`.
+    """Mean error of independent noise of a given average pairwise distance about `centre`.
 
     The noise knows more than a model can: how far from the truth every joint of `centre`
-    is, but not on which side. Its standard deviation is that error to the power, of a few,
-    that costs least. Samples that keep `distance` and have a smaller error than this must
-    know on which side of their mean the truth lies.
+    is, but not on which side. Its standard deviation is that error to the power that costs
+    least, of KNOWN_ERROR_POWERS. Samples that keep `distance` with a smaller error know
+    something of the side.
 
     Args:
       centre: [N, T, J, 2], the mean prediction.

@@ -188,6 +188,13 @@ def test_served_model_equals_generate(batch, tmp_path):
     np.testing.assert_allclose(found["images"], expected["images"][0], atol=1e-4)
 
 
+def test_benchmarks_time_the_poses_of_a_training_batch(batch):
+    (name, call), = build(batch_size=5).timed_parts({k: v[:1] for k, v in batch.items()}).items()
+    assert name == "4 poses of 5 clips"
+    poses = call()
+    assert poses.shape == (1, 5, 4, JOINTS, 2) and np.ptp(poses[0, :, -1], axis=0).max() > 0  # each has noise of its own
+
+
 def test_evaluation_figures():
     rng = np.random.default_rng(0)
     truth, source = rng.normal(size=(4, 3, JOINTS, 2)), rng.normal(size=(4, JOINTS, 2))

@@ -1,5 +1,7 @@
 """ACT-VAE: pose sequences from one pose and an action class."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -266,6 +268,15 @@ class ActVAE(PoseModel):
     def generated(self, inputs, draws, num_samples, horizon):
         poses = self.sample_poses(inputs, draws, num_samples, horizon)
         return {"images": self.views(poses), "poses": poses}
+
+    def timed_parts(self, batch):
+        """{name: call} of what benchmarks measure beside a whole video: the poses of a training batch of clips."""
+        h = self.hparams
+        clips = {k: tf.repeat(v[:1], h.batch_size, axis=0) for k, v in self._first_frames(batch).items()}
+        draws = functools.partial(StatelessDraws, stream="generate")
+        sample = tf.function(lambda clips, seed: self.sample_poses(clips, draws(seed), 1, h.horizon), autograph=False)
+        seed = tf.constant(0, tf.int64)
+        return {f"{h.horizon} poses of {h.batch_size} clips": lambda: sample(clips, seed).numpy()}
 
     def views(self, poses):
         """Pictures of poses, of the size of the data's frames where it has some: [..., H, W, 3] in [0, 1]."""

@@ -24,7 +24,7 @@ flags.DEFINE_integer("num_samples", 50, "samples of each clip", lower_bound=1)
 flags.DEFINE_integer("horizon", None, "poses to generate; default: as trained", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "seed of the samples")
 flags.DEFINE_float(
-    "distance", None, "also tell the least error of samples of this average pairwise distance about the same mean",
+    "distance", None, "also tell the error of independent noise of this average pairwise distance about the mean sample",
     lower_bound=0,
 )
 

@@ -105,7 +105,7 @@ def conv2d(x, kernel, padding="same"):
 
 
 def _mirrored(x, border):
-    return ops.pad(x, _sides(border), mode="reflect")
+    return ops.pad(x, _paddings(border), mode="reflect")
 
 
 class Conv2D(keras.layers.Conv2D):
@@ -227,8 +227,8 @@ def convolve(x, kernel, border, side=2, reflect=False, transformed=None):
     return convolve(x, kernel)
 
 
-def _sides(border):
-    """Of maps, as TensorFlow pads them."""
+def _paddings(border):
+    """As TensorFlow takes them, of maps with `border` more on every side."""
     return [[0, 0], [border, border], [border, border], [0, 0]]
 
 
@@ -303,7 +303,7 @@ class Filtering:
         m, n = self.side, self.side + self.taps - 1
         _, _, block = self.matrices
         if border:
-            x = tf.pad(x, _sides(border), "REFLECT" if reflect else "CONSTANT")
+            x = tf.pad(x, _paddings(border), "REFLECT" if reflect else "CONSTANT")
         height, width = x.shape[1] - self.taps + 1, x.shape[2] - self.taps + 1
         # Rows, then columns: in one expression XLA would compute every row once for each column.
         rows = tf.stack(_combine(block, [x[:, i : i + height - m + 1 : m] for i in range(n)]))
@@ -352,7 +352,7 @@ class Filtering:
         def gradient(upstream, kernel, border):
             kernel = self.transform_kernel(turned(kernel))
             y = self._of_any_size(self.product, upstream, kernel, self.taps - 1)
-            return tf.raw_ops.MirrorPadGrad(input=y, paddings=_sides(border), mode="REFLECT")
+            return tf.raw_ops.MirrorPadGrad(input=y, paddings=_paddings(border), mode="REFLECT")
 
         gradient.__name__ = self._name
         return xla.compiled(gradient)

@@ -28,17 +28,17 @@ def average_pairwise_distance(poses):
     """Mean L2 distance between all pairs of samples: the diversity of a stochastic pose model.
 
     Args:
-      poses: [S, B, T, J, 2] with S >= 2; a sample is one vector of T * J * 2 numbers.
+      poses: [S, B, T, J, 2]; a sample is one vector of T * J * 2 numbers.
 
     Returns:
-      [B] in the unit of the poses.
+      [B] in the unit of the poses; 0 for one sample.
     """
     samples, batch = poses.shape[0], ops.shape(poses)[1]
     flat = ops.reshape(poses, (samples, batch, -1))
-    total = 0.0
+    total = ops.zeros_like(flat[0, :, 0])
     for i in range(samples - 1):
         total += ops.sum(ops.sqrt(ops.sum(ops.square(flat[i + 1 :] - flat[i]), axis=-1)), axis=0)
-    return total / (samples * (samples - 1) / 2)
+    return total / max(samples * (samples - 1) / 2, 1)
 
 
 def _mean(values, visible):

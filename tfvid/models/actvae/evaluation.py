@@ -8,6 +8,7 @@ model of use must beat it.
 import numpy as np
 import tensorflow as tf
 
+from tfvid.metrics.poses import average_pairwise_distance
 from tfvid.models.draws import StatelessDraws
 
 PCK_SHARES = (0.05, 0.1)  # of the image's side
@@ -79,7 +80,7 @@ def pose_metrics(samples, truth, source, pixels):
         "joint_error_px_of_mean": errors(centre, truth, pixels).mean(),
         "l1": np.abs(samples - truth).mean(),
         "std_px": pixels * samples.std(0).mean(),
-        "apd": average_pairwise_distance(samples[:PAIR_SAMPLES]),
+        "apd": _mean_pairwise_distance(samples[:PAIR_SAMPLES]),
         "motion_px": errors(samples, source[:, None], pixels).mean(),
     }
     for share in PCK_SHARES:
@@ -87,14 +88,9 @@ def pose_metrics(samples, truth, source, pixels):
     return {k: v if isinstance(v, list) else float(v) for k, v in result.items()}
 
 
-def average_pairwise_distance(samples):
-    """Mean over clips and pairs of samples of the distance of whole sequences; 0 for one sample."""
-    flat = samples.reshape(*samples.shape[:2], -1).astype(np.float64)
-    count = len(flat)
-    if count < 2:
-        return 0.0
-    total = sum(np.linalg.norm(flat[i + 1 :] - flat[i], axis=-1).sum(0).mean() for i in range(count - 1))
-    return total / (count * (count - 1) / 2)
+def _mean_pairwise_distance(samples):
+    """Mean over the clips of `average_pairwise_distance`, in float64."""
+    return float(np.mean(average_pairwise_distance(samples.astype(np.float64))))
 
 
 def error_at_distance(centre, truth, pixels, distance, num_samples=50, seed=0):
@@ -118,7 +114,7 @@ def error_at_distance(centre, truth, pixels, distance, num_samples=50, seed=0):
     found = []
     for power in KNOWN_ERROR_POWERS:
         samples = noise * error**power
-        samples *= distance / average_pairwise_distance(samples[:PAIR_SAMPLES])
+        samples *= distance / _mean_pairwise_distance(samples[:PAIR_SAMPLES])
         found.append(errors(centre + samples, truth, pixels).mean())
     return float(min(found))
 
@@ -177,7 +173,7 @@ def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None, dis
         bound = {"error_at_distance": {"distance": distance, "joint_error_px": error}}
     return {
         **bound,
-        "apd_of_true_motion": average_pairwise_distance((truth - still)[spaced, None]),
+        "apd_of_true_motion": _mean_pairwise_distance((truth - still)[spaced, None]),
         "model": figures,
         "copy": pose_metrics(still[None], truth, source, pixels),
         "per_action": {

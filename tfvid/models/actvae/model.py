@@ -1,7 +1,5 @@
 """ACT-VAE: pose sequences from one pose and an action class."""
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
@@ -273,8 +271,11 @@ class ActVAE(PoseModel):
         """{name: call} of what benchmarks measure beside a whole video: the poses of a training batch of clips."""
         h = self.hparams
         clips = {k: tf.repeat(v[:1], h.batch_size, axis=0) for k, v in self._first_frames(batch).items()}
-        draws = functools.partial(StatelessDraws, stream="generate")
-        sample = tf.function(lambda clips, seed: self.sample_poses(clips, draws(seed), 1, h.horizon), autograph=False)
+
+        @tf.function(autograph=False)
+        def sample(clips, seed):
+            return self.sample_poses(clips, StatelessDraws(seed, stream="generate"), 1, h.horizon)
+
         seed = tf.constant(0, tf.int64)
         return {f"{h.horizon} poses of {h.batch_size} clips": lambda: sample(clips, seed).numpy()}
 

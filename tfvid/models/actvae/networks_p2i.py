@@ -41,7 +41,7 @@ class Conv2D(BoundLayer):
       channels_in, channels_out: channels.
       size: side of the kernel.
       stride: of both axes.
-      padding: pixels on each side.
+      padding: pixels on each side; with stride 1 half the kernel.
       mode: "reflect" or "constant" (zeros).
       use_bias: add a bias, initially 0.
     """
@@ -73,13 +73,10 @@ class Conv2D(BoundLayer):
 
     def convolve(self, x, kernel):
         """The convolution with a given kernel, without the bias."""
-        if self.stride == 1 and self.padding == kernel.shape[0] // 2:
-            return winograd.conv2d(x, kernel, "same" if self.mode == "constant" else self.mode)
-        if self.padding:
-            p = self.padding
-            x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)
         if self.stride == 1:
-            return winograd.conv2d(x, kernel, padding="valid")
+            return winograd.conv2d(x, kernel, "same" if self.mode == "constant" else self.mode)
+        p = self.padding
+        x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode=self.mode)
         return one_image.conv2d(x, kernel, self.stride, "valid")
 
 

@@ -12,6 +12,7 @@ from keras import ops
 
 from tfvid.layers import convolutions
 from tfvid.layers.batch_norm import BatchNorm
+from tfvid.layers.sampling import interpolate_bilinear
 from tfvid.layers.scoped import scoped
 from tfvid.layers.torch_conv import TorchConv2D, TorchConvTranspose2D
 from tfvid.models.ag2vid.layout import Layout, convolve_sum
@@ -145,20 +146,8 @@ def resample(image, flow, align_corners=False):
     height, width = image.shape[1:3]
     x = _source(flow[..., 0], width, (1, 1, width), align_corners)
     y = _source(flow[..., 1], height, (1, height, 1), align_corners)
-    x0, y0 = ops.floor(x), ops.floor(y)
-    wx, wy = (x - x0)[..., None], (y - y0)[..., None]
-    # The coordinates are within the image already, unless they are NaN, which is no index.
-    x0, y0 = ops.clip(ops.cast(x0, "int32"), 0, width - 1), ops.clip(ops.cast(y0, "int32"), 0, height - 1)
-    x1, y1 = ops.minimum(x0 + 1, width - 1), ops.minimum(y0 + 1, height - 1)
-    flat = ops.reshape(image, (-1, image.shape[-1]))
-    start = ops.reshape(ops.arange(ops.shape(image)[0], dtype="int32") * (height * width), (-1, 1, 1))
-
-    def pixel(row, column):
-        return ops.take(flat, start + row * width + column, axis=0)
-
-    top = pixel(y0, x0) * (1 - wx) + pixel(y0, x1) * wx
-    bottom = pixel(y1, x0) * (1 - wx) + pixel(y1, x1) * wx
-    return top * (1 - wy) + bottom * wy
+    points = ops.reshape(ops.stack([y, x], axis=-1), (-1, height * width, 2))
+    return ops.reshape(interpolate_bilinear(image, points), (-1, height, width, image.shape[-1]))
 
 
 def _source(flow, size, shape, align_corners):

@@ -9,7 +9,6 @@ repeated. The table is printed, and written with all figures to poses_<split>.js
 import json
 import os
 
-import tensorflow as tf
 from absl import flags
 
 from tfvid import cli
@@ -30,6 +29,8 @@ flags.DEFINE_float(
 
 
 def main():
+    import tensorflow as tf
+
     from tfvid.evaluation import runs
     from tfvid.models.actvae import evaluation
 

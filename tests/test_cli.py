@@ -1,6 +1,8 @@
 """What a command prints and its exit status, whatever goes wrong inside it."""
 
+import ast
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -139,3 +141,19 @@ def test_a_command_starts_without_the_noise_of_tensorflow(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"} | {"PYTHONPATH": os.getcwd()}
     result = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=env)
     assert (result.returncode, result.stdout, result.stderr) == (0, "3\n", "")
+
+
+def test_commands_import_tensorflow_without_the_extras_of_keras():
+    """Which would take 80 MB and half of the time; each command imports it here, not at its own top."""
+    code = (
+        "import sys; from tfvid import cli; cli.import_tensorflow_quietly();"
+        " print([m for m in ('tensorflow', 'keras', 'matplotlib', 'sklearn') if m in sys.modules]); import matplotlib"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("['tensorflow', 'keras']", "")
+    scripts = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("*.py"))
+    for script in scripts:
+        for node in ast.parse(script.read_text()).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
+            assert not {"tensorflow", "keras"} & {name.split(".")[0] for name in names}, script
+    assert scripts

@@ -55,6 +55,9 @@ class Toy(VideoModel):
             }
         )
 
+    def see_training_clips(self, clips):
+        self.seen = [batch["images"][batch["valid"]].numpy() for batch in clips(5)]
+
     def predict_next(self, first, noise):
         """[B, H, W, C] in [0, 1] -> [B, H, W, C] in [0, 1]."""
         return ops.sigmoid(ops.cast(self.generator(first + noise, training=True), first.dtype))

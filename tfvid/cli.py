@@ -1,5 +1,6 @@
 """What every command does around its own work: flags, one-line errors, exit status."""
 
+import contextlib
 import ctypes
 import math
 import os
@@ -16,6 +17,8 @@ from absl import app, flags, logging
 from tfvid.errors import UserError
 
 _M_ARENA_MAX = -8  # in glibc's malloc.h
+# What Keras imports, where it is installed, for its pictures of bounding boxes and its wrappers for scikit-learn.
+_KERAS_EXTRAS = ("matplotlib", "sklearn")
 
 
 def run(main, may_be_empty=()):
@@ -70,18 +73,27 @@ def _share_heaps():
 
 
 def import_tensorflow_quietly():
-    """Imports TensorFlow without the start-up lines that no setting of it turns off.
+    """Imports TensorFlow without what no setting of it turns off: lines at its start, and extras of Keras.
 
-    They are shown where the user asks for them: TF_CPP_MIN_LOG_LEVEL=0 or 1.
+    The lines are shown where the user asks for them: TF_CPP_MIN_LOG_LEVEL=0 or 1.
     """
-    if "tensorflow" in sys.modules or os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1"):
+    if "tensorflow" in sys.modules:
         return
+    shown = os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1")
+    # Keras' extras are 80 MB and half of the time that the import takes.
+    with contextlib.nullcontext() if shown else _silence(), _as_if_missing(_KERAS_EXTRAS):
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _silence():
+    """Context in which nothing reaches standard error, unless it ends in an exception."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            yield
         except BaseException:
             hidden.seek(0)
             os.write(kept, hidden.read())  # it may say why
@@ -89,6 +101,18 @@ def import_tensorflow_quietly():
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def _as_if_missing(names):
+    """Context in which to import one of the modules raises ImportError; those imported before stay."""
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def fail(message, status=1):

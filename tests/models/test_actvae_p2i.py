@@ -111,6 +111,27 @@ def test_a_new_run_takes_the_pose_network_from_its_checkpoint(batch, tmp_path):
     np.testing.assert_allclose(model.sample_poses(batch, draws(), 2, 4), poses.sample_poses(batch, draws(), 2, 4))
 
 
+def test_a_pose_network_that_keeps_clips(batch, tmp_path):
+    kept = {"neighbour_clips": 3, "pose_head": "residual", "shifted_targets": False}
+    poses = pose_run(tmp_path / "poses", **kept)
+    poses.see_training_clips(lambda count: [{**batch, "valid": tf.ones([2], tf.bool)}])
+    RunFolder.open(str(tmp_path / "poses")).save_weights(poses)
+    ours = {k: v for k, v in kept.items() if k != "shifted_targets"}
+    model = build(**ours, pose_checkpoint=str(tmp_path / "poses"))
+    model.begin_training()
+    draws = lambda: StatelessDraws(5, stream="generate")  # noqa: E731
+    sampled = model.sample_poses(batch, draws(), 2, 4)
+    np.testing.assert_allclose(sampled, poses.sample_poses(batch, draws(), 2, 4))
+    assert np.abs(sampled - batch["poses"][:, :1]).max() > 0.1  # the untrained decoder stands still
+    # Frames are trained in poses as they will be asked for.
+    trained_in = model.generated_poses(model.clip(batch), draws())
+    assert np.abs(trained_in - model.flat_poses(batch["poses"])[:, :1]).max() > 0.1
+    with pytest.raises(UserError, match="neighbour_clips: expected 3 .*hparams_override=neighbour_clips=3"):
+        build(**{**ours, "neighbour_clips": 0}, pose_checkpoint=str(tmp_path / "poses")).begin_training()
+    with pytest.raises(UserError, match="horizon: expected 4 .*hparams_override=horizon=4"):
+        build(**ours, horizon=3, pose_checkpoint=str(tmp_path / "poses")).begin_training()
+
+
 def test_mistakes_with_the_pose_checkpoint(tmp_path):
     with pytest.raises(UserError, match="--pose_checkpoint: expected the run folder"):
         build().begin_training()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.toy_model import toy_hparams, weights_of
+from tests.toy_model import Toy, toy_hparams, toy_images, weights_of
 from tests.training.test_logs import events
 from tfvid.data import folder_lock
 from tfvid.errors import UserError
@@ -64,6 +64,28 @@ def test_going_on_gives_the_bits_of_an_uninterrupted_run(tmp_path, train_toy):
     # A validation at 3, where the first part ended, and the others as in the whole run.
     rows = lambda p: (tmp_path / p / "metrics.csv").read_text().splitlines()  # noqa: E731
     assert [r for r in rows("parts") if not r.startswith("3,")] == rows("whole")
+
+
+def test_a_new_run_shows_the_model_clips_of_its_data(tmp_path, train_toy, monkeypatch):
+    seen, original = [], Toy.see_training_clips
+
+    def see(model, clips):
+        original(model, clips)
+        seen.append((float(tf.reduce_mean(model.generator.layers[0].kernel)), np.concatenate(model.seen)))
+
+    monkeypatch.setattr(Toy, "see_training_clips", see)
+    train_toy(tmp_path / "a", max_steps=2)
+    train_toy(tmp_path / "a", max_steps=4)  # goes on
+    assert len(seen) == 1
+    _, clips = seen[0]
+    train = toy_images(24, seed=1)
+    places = [int(np.flatnonzero((train == clip).all((1, 2, 3, 4)))[0]) for clip in clips]
+    assert len(set(places)) == 5 and max(places) > 5  # of all the data, not its beginning
+    # Weights of another run are there before.
+    train_toy(tmp_path / "b", checkpoint=str(tmp_path / "a"), max_steps=2)
+    kernel = contents(tmp_path / "a")
+    assert seen[1][0] == pytest.approx(next(v.mean() for k, v in kernel.items() if v.ndim == 4 and "/m/" not in k))
+    np.testing.assert_array_equal(seen[1][1], clips)
 
 
 def test_the_seed_matters(tmp_path, train_toy):

@@ -152,15 +152,22 @@ class Source:
             self.format, self._layout(), options, index, batch_size, seed, start_step, shard
         )
 
-    def evaluation_batches(self, split, hparams, batch_size, length=None, limit=None, shard=(0, 1), offsets="hashed"):
+    def evaluation_batches(
+        self, split, hparams, batch_size, length=None, limit=None, shard=(0, 1), offsets="hashed", shuffle=None
+    ):
         """Every clip once in a fixed order; see `tfvid.data.pipeline.evaluation_batches`.
+
+        Args:
+          shuffle: whether that order is a permutation of the records'; default: that of `val`, if the
+            hyper-parameter shuffle_on_val says so.
 
         Returns:
           `tf.data.Dataset` of {key: [batch_size, ...], "index": [B] int64, "valid": [B] bool}.
         """
         options = self._options(hparams, length)
         index = self._eligible(split, options)
-        shuffle = split == "val" and self._value(hparams, "shuffle_on_val")
+        if shuffle is None:
+            shuffle = split == "val" and self._value(hparams, "shuffle_on_val")
         return pipeline.evaluation_batches(
             self.format, self._layout(), options, index, batch_size, limit, shard, offsets, shuffle
         )

@@ -119,6 +119,14 @@ class VideoModel(keras.Model):
     def begin_training(self):
         """Called once, before the first step of a new run (not when one goes on): takes what else it starts from."""
 
+    def see_training_clips(self, clips):
+        """Called once, before the first step of a new run, when its weights are there: takes what it keeps of the data.
+
+        Args:
+          clips: function of a number -> batches with `valid` [B] of at most so many training clips, the same ones
+            for every worker, from all over the data.
+        """
+
     def prepare_training(self):
         """Makes, or refuses, what training alone needs, such as the network of a perceptual loss.
 

@@ -29,6 +29,7 @@ from tfvid.training.run_folder import RunFolder, weights_path
 
 # Values that may change when a run goes on; all others make another run.
 CHANGEABLE = ("max_steps", "max_skipped_updates", "patience")
+SEEN_AT_ONCE = 64  # training clips that a model keeps something of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +220,22 @@ def restore_run(setting, model, checkpoints):
     if step is None and setting.options.checkpoint:
         restore(model, weights_path(setting.options.checkpoint), optimizers=False)
         model.step.assign(0)
+    if step is None:
+        show_clips(setting, model, checkpoints)
     return step or 0
+
+
+def show_clips(setting, model, checkpoints):
+    """Lets a new model see clips of its training data, from all over it."""
+
+    def clips(count):
+        size = min(count, SEEN_AT_ONCE)
+        return setting.source.evaluation_batches("train", setting.hparams, size, limit=count, shuffle=True)
+
+    try:
+        model.see_training_clips(clips)
+    except tf.errors.OpError as e:
+        raise _explained(e, setting, checkpoints) from e
 
 
 def cut_back(path, step):

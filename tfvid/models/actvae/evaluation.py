@@ -19,23 +19,19 @@ KNOWN_ERROR_POWERS = (1.0, 1.5, 2.0)  # of noise in `error_at_distance`
 MAX_ROLLOUTS = 4096  # at once
 
 
-def stateless_noise(seed, stream):
-    """Function (sample, clips, horizon, latent_dim) -> [horizon + 1, clips, latent_dim] for `sample_all`."""
-
-    def noise(sample, clips, horizon, latent_dim):
-        draws = StatelessDraws(seed, sample, stream=stream)
-        return draws.normal("latents", [horizon + 1, clips, latent_dim])
-
-    return noise
+def stateless_draws(seed):
+    """Function of a sample's number -> its draws, for `sample_all`."""
+    return lambda sample: StatelessDraws(seed, sample, stream="evaluate")
 
 
-def sample_all(model, clips, num_samples, horizon, noise):
+def sample_all(model, clips, num_samples, horizon, draws):
     """Samples for every clip.
 
     Args:
       model: an `ActVAE`.
       clips: {"poses" [N, T, J, 2], "action_class" [N], "frame_step" [N] where used}.
-      noise: see `stateless_noise`; asked once a sample, in order.
+      draws: see `stateless_draws`; asked once a sample, in order, for "latents" [horizon + 1, N, Z] and what
+        `neighbour_chances` asks for.
 
     Returns:
       float32 [num_samples, N, horizon, J, 2].
@@ -43,13 +39,19 @@ def sample_all(model, clips, num_samples, horizon, noise):
     count = len(clips["action_class"])
     source = model.flat_poses(tf.constant(clips["poses"][:, 0]))
     condition = model.condition({k: tf.constant(v) for k, v in clips.items() if k != "poses"})
-    rollout = tf.function(lambda s, c, n: model.rollout(s, c, n)[0][0], reduce_retracing=True)
+
+    @tf.function(reduce_retracing=True)
+    def sample(source, condition, noise, chances):
+        return model.with_neighbours(model.rollout(source, condition, noise)[0], source, condition, chances)[0]
+
     samples = np.empty((num_samples, count, horizon, *clips["poses"].shape[2:]), np.float32)
     for s in range(num_samples):
-        drawn = tf.cast(noise(s, count, horizon, model.hparams.latent_dim), model.wide_dtype)
+        drawn = draws(s)
+        noise = tf.cast(drawn.normal("latents", [horizon + 1, count, model.hparams.latent_dim]), model.wide_dtype)
+        chances = model.neighbour_chances(drawn, horizon, [1, count])
         for start in range(0, count, MAX_ROLLOUTS):
             part = slice(start, start + MAX_ROLLOUTS)
-            poses = rollout(source[part], condition[part], drawn[None, :, part])
+            poses = sample(source[part], condition[part], noise[None, :, part], chances[:, :, part])
             samples[s, part] = np.reshape(poses, samples[s, part].shape)
     return samples
 
@@ -119,11 +121,11 @@ def error_at_distance(centre, truth, pixels, distance, num_samples=50, seed=0):
     return float(min(found))
 
 
-def label_control(model, clips, horizon, noise, pixels):
+def label_control(model, clips, horizon, draws, pixels):
     """What another action class changes, with the same noise.
 
     Args:
-      noise: as in `evaluate`.
+      draws: as in `evaluate`.
 
     Returns:
       {"label_shift_px": distance between the mean predictions under both classes,
@@ -132,7 +134,7 @@ def label_control(model, clips, horizon, noise, pixels):
     wrong = (clips["action_class"] + 1) % model.hparams.num_actions
     truth = clips["poses"][:, 1 : 1 + horizon]
     right, other = (
-        sample_all(model, {**clips, "action_class": labels}, LABEL_SAMPLES, horizon, noise())
+        sample_all(model, {**clips, "action_class": labels}, LABEL_SAMPLES, horizon, draws())
         for labels in (clips["action_class"], wrong.astype(np.int32))
     )
     return {
@@ -141,12 +143,12 @@ def label_control(model, clips, horizon, noise, pixels):
     }
 
 
-def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None, distance=None):
+def evaluate(model, clips, num_samples=50, horizon=None, seed=0, draws=None, distance=None):
     """All figures of a model on clips, and those of copying the source pose.
 
     Args:
       clips: {"poses" [N, T, J, 2] with T > horizon, "action_class" [N], ...} as arrays.
-      noise: function without arguments that gives what `stateless_noise` gives, anew for
+      draws: function without arguments that gives what `stateless_draws` gives, anew for
         each pass; default: from `seed`.
       distance: where given, `error_at_distance` about the mean of the samples is told, too.
 
@@ -156,13 +158,13 @@ def evaluate(model, clips, num_samples=50, horizon=None, seed=0, noise=None, dis
       clips, evenly spaced, where there are more), ...}.
     """
     horizon = horizon or model.hparams.horizon
-    noise = noise or (lambda: stateless_noise(seed, "evaluate"))
+    draws = draws or (lambda: stateless_draws(seed))
     pixels = model.POSE_PIXELS
     source, truth = clips["poses"][:, 0], clips["poses"][:, 1 : 1 + horizon]
-    samples = sample_all(model, clips, num_samples, horizon, noise())
+    samples = sample_all(model, clips, num_samples, horizon, draws())
     figures = {
         **pose_metrics(samples, truth, source, pixels),
-        **label_control(model, clips, horizon, noise, pixels),
+        **label_control(model, clips, horizon, draws, pixels),
     }
     of_clip = errors(samples, truth, pixels).mean((0, 2, 3))
     still = np.repeat(source[:, None], horizon, axis=1)

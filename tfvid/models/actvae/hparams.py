@@ -26,6 +26,15 @@ class PoseHParams(HParams):
     )
     decoder_units: int = hp(256, "LSTM units of the decoder with pose_head=residual", low=1)
     frame_step_conditioning: bool = hp(False, "tell the networks how many video frames lie between two poses")
+    neighbour_clips: int = hp(
+        0, "training clips that the model keeps, their mirror images too where flip_probability is above 0; a sample is"
+        " then mixed with the movement of one that begins in a similar pose; 0: none", low=0,
+    )
+    neighbour_bandwidth: float = hp(
+        3.0, "pixels by which a joint of such a pose differs, typically (Gaussian kernel)", low=1e-6
+    )
+    neighbour_weight: float = hp(0.3, "share of that movement that a sample takes over, with neighbour_clips", low=0)
+    decoder_weight: float = hp(0.5, "what the decoder's movement counts beside it, with neighbour_clips", low=0)
     image_size: int = hp(128, "side in pixels of the square that pose coordinates refer to", low=1)
 
     lr: float = hp(2e-4, "learning rate", low=0)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfvid.errors import UserError
 from tfvid.models.actvae import losses
 from tfvid.models.actvae.hparams import ActVAEHParams
+from tfvid.models.actvae.neighbours import ClipNeighbours
 from tfvid.models.actvae.networks import PoseNetwork
 from tfvid.models.actvae.pose_maps import coloured_view, pastel_colours
 from tfvid.models.draws import StatelessDraws
@@ -26,13 +27,19 @@ class PoseModel(VideoModel):
         return self.hparams.image_size / 2
 
     def build_pose_network(self):
-        """Makes `self.pose_network` and `self.colours` from the hyper-parameters."""
+        """Makes `self.pose_network`, `self.neighbours` (or None) and `self.colours` from the hyper-parameters."""
         h = self.hparams
         self._samplers = {}
         self.condition_size = h.num_actions + int(h.frame_step_conditioning)
         self.pose_network = PoseNetwork(
             h.num_joints, self.condition_size, h.latent_dim, h.pose_head, h.decoder_units
         )
+        self.neighbours = None
+        if h.neighbour_clips:
+            bandwidth = h.neighbour_bandwidth / self.POSE_PIXELS
+            self.neighbours = ClipNeighbours(
+                h.neighbour_clips, h.horizon, 2 * h.num_joints, h.num_actions, bandwidth
+            )
         self.colours = pastel_colours(h.num_joints)
 
     def check_spec(self):
@@ -78,6 +85,49 @@ class PoseModel(VideoModel):
         poses = tf.reshape(out.poses, [count, batch, steps - 1, source.shape[-1]])
         return poses, tf.reshape(out.mean, split), tf.reshape(out.log_variance, split)
 
+    def pose_weights(self):
+        """The weights from which poses are sampled."""
+        return [*self.pose_network.weights, *(self.neighbours.weights if self.neighbours else ())]
+
+    def neighbour_chances(self, draws, horizon, shape):
+        """Uniform numbers [N, *shape] for `with_neighbours`; N, and their number, is 0 where the model keeps no clips."""
+        count = -(-horizon // self.hparams.horizon) if self.neighbours else 0
+        chances = [draws.uniform(f"neighbour/{i}", shape, self.wide_dtype) for i in range(count)]
+        return tf.stack(chances) if chances else tf.zeros([0, *shape], self.wide_dtype)
+
+    def with_neighbours(self, poses, source, condition, chances):
+        """Rollouts mixed with the movements of training clips, where the model keeps some.
+
+        A movement is as long as the horizon of the training; another that begins in the pose reached goes on from
+        its end. For an action of which no clip is kept the rollouts stay as they are.
+
+        Args:
+          poses: [R, B, T, 2J].
+          source: [B, 2J].
+          condition: [B, K].
+          chances: [ceil(T / horizon of the training), R, B] in [0, 1): which clips.
+
+        Returns:
+          [R, B, T, 2J].
+        """
+        h = self.hparams
+        if self.neighbours is None:
+            return poses
+        rollouts, shape = poses.shape[0], tf.shape(poses)
+        poses = tf.reshape(poses, [-1, *poses.shape[2:]])  # [R * B, T, 2J]
+        source = tf.tile(source, [rollouts, 1])
+        actions = tf.tile(condition[:, : h.num_actions], [rollouts, 1])
+        recall = self.neighbours.bind()
+        pose, moved, mixed = source, tf.zeros_like(source), []
+        for i in range(-(-poses.shape[1] // h.horizon)):
+            rollout = poses[:, i * h.horizon : (i + 1) * h.horizon]
+            movement, known = recall(pose, actions, tf.reshape(chances[i], [-1]))
+            movement = moved[:, None] + movement[:, : rollout.shape[1]]
+            share = tf.where(known, tf.constant(h.decoder_weight, poses.dtype), 1)
+            mixed.append(source[:, None] + share * (rollout - source[:, None]) + h.neighbour_weight * movement)
+            pose, moved = mixed[-1][:, -1], movement[:, -1]
+        return tf.reshape(tf.concat(mixed, axis=1), shape)
+
     def sample_poses(self, batch, draws, num_samples, horizon):
         """[num_samples, B, horizon, J, 2]: rollouts from the first pose of each clip.
 
@@ -86,7 +136,9 @@ class PoseModel(VideoModel):
         source = self.flat_poses(batch["poses"][:, 0])
         shape = [num_samples, tf.shape(source)[0], self.hparams.latent_dim]
         noise = tf.stack([draws.normal(f"latent/{t}", shape, self.wide_dtype) for t in range(horizon + 1)], axis=1)
-        poses, _, _ = self.rollout(source, self.condition(batch), noise)
+        condition = self.condition(batch)
+        poses, _, _ = self.rollout(source, condition, noise)
+        poses = self.with_neighbours(poses, source, condition, self.neighbour_chances(draws, horizon, shape[:2]))
         return tf.reshape(poses, [num_samples, -1, horizon, self.hparams.num_joints, 2])
 
     def generate(self, batch, seed, num_samples=1, horizon=None):
@@ -173,6 +225,21 @@ class ActVAE(PoseModel):
         self.build_pose_network()
         networks = {"temporal_vae": self.pose_network.temporal_vae, "decoder": self.pose_network.decoder}
         self.finish_build({k: self.adam(n.trainable_variables, k) for k, n in networks.items()})
+
+    def see_training_clips(self, clips):
+        """Keeps clips as neighbours of those to come."""
+        if self.neighbours is None:
+            return
+        h, poses, actions = self.hparams, [], []
+        forms = 2 if h.flip_probability else 1
+        for batch in clips(-(-h.neighbour_clips // forms)):
+            valid = batch["valid"]
+            poses.append(tf.cast(batch["poses"][:, : 1 + h.horizon], self.wide_dtype)[valid])
+            actions.append(tf.one_hot(batch["action_class"][valid], h.num_actions, dtype=self.wide_dtype))
+        poses, actions = tf.concat(poses, 0), tf.concat(actions, 0)
+        if h.flip_probability:
+            poses, actions = tf.concat([poses, self.mirrored(poses)], 0), tf.concat([actions, actions], 0)
+        self.neighbours.fill(self.flat_poses(poses), actions)
 
     def train_step(self, batch, draws=None):
         """One update of both networks; `draws` replaces the step's own noise."""

@@ -19,7 +19,9 @@ from tfvid.models.video_model import weighted_sum
 # What must be the same in the frozen pose network.
 POSE_NETWORK_KEYS = (
     "num_joints", "num_actions", "latent_dim", "pose_head", "decoder_units", "frame_step_conditioning", "image_size",
+    "neighbour_clips",
 )  # fmt: skip
+NEIGHBOUR_KEYS = ("neighbour_bandwidth", "neighbour_weight", "decoder_weight", "horizon")  # where it keeps clips
 # As many as share the reading of the generator's weights well: a frame takes a third less time than alone.
 FRAMES_AT_ONCE = 8
 VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -97,15 +99,14 @@ class ActVAEP2I(PoseModel):
         run = RunFolder.open(path)
         if run.model_name != "actvae":
             raise UserError(f"--pose_checkpoint: expected a run of actvae. Received: {path}, a run of {run.model_name}")
-        for key in POSE_NETWORK_KEYS:
+        for key in (*POSE_NETWORK_KEYS, *(NEIGHBOUR_KEYS if self.neighbours else ())):
             ours, theirs = getattr(self.hparams, key), getattr(run.hparams, key)
             if ours != theirs:
                 raise UserError(
                     f"{key}: expected {theirs!r} as in --pose_checkpoint={path}. Received: {key}={ours!r};"
                     f" --hparams_override={key}={theirs} takes it over"
                 )
-        theirs = run.load_model().pose_network.weights
-        for ours, value in zip(self.pose_network.weights, theirs, strict=True):
+        for ours, value in zip(self.pose_weights(), run.load_model().pose_weights(), strict=True):
             ours.assign(value)
 
     def prepare_training(self):
@@ -187,10 +188,12 @@ class ActVAEP2I(PoseModel):
         return {f"{prefix}{k}": v for k, v in logs.items()}
 
     def generated_poses(self, clip, draws):
-        """[B, horizon, 2J]: one rollout of the frozen pose network."""
-        shape = [1, self.hparams.horizon + 1, tf.shape(clip.source)[0], self.hparams.latent_dim]
-        poses, _, _ = self.rollout(clip.source, clip.condition, draws.normal("latents", shape, self.wide_dtype))
-        return poses[0]
+        """[B, horizon, 2J]: one sample of the frozen pose network for each clip."""
+        horizon, batch = self.hparams.horizon, tf.shape(clip.source)[0]
+        noise = draws.normal("latents", [1, horizon + 1, batch, self.hparams.latent_dim], self.wide_dtype)
+        poses, _, _ = self.rollout(clip.source, clip.condition, noise)
+        chances = self.neighbour_chances(draws, horizon, [1, batch])
+        return self.with_neighbours(poses, clip.source, clip.condition, chances)[0]
 
     def discriminator_gradients(self, clip, poses, index):
         """Against frames in `poses` ([B, J, 2] or [B, 2J]); real is target `index` in its true pose.

@@ -1,0 +1,83 @@
+"""Movements of training clips that began in a similar pose.
+
+The Nadaraya-Watson estimator (Nadaraya 1964, Watson 1964) of the distribution of movements given a pose and an
+action, sampled instead of averaged: a stored clip is drawn with a probability that falls with the distance of its
+first pose. Not of the original program.
+"""
+
+from keras import ops
+
+from tfvid.layers.bound import BoundLayer
+
+
+class ClipNeighbours(BoundLayer):
+    """Stored clips, and the movements of those that began like a given pose under the same action.
+
+    Args:
+      clips: places for clips; free ones are never drawn.
+      horizon: poses of a clip after its first.
+      pose_size: 2J.
+      num_actions: K.
+      bandwidth: standard deviation of the Gaussian kernel of the distance of two poses, which is the root of the
+        mean squared distance of their joints after their centres have been laid upon each other; in the poses' unit.
+    """
+
+    def __init__(self, clips, horizon, pose_size, num_actions, bandwidth, name="neighbours"):
+        super().__init__(name)
+        self.bandwidth = bandwidth
+        self.poses = self.weight("poses", (clips, 1 + horizon, pose_size), "zeros", trainable=False)
+        self.actions = self.weight("actions", (clips, num_actions), "zeros", trainable=False)  # free places: all zeros
+
+    def fill(self, poses, actions):
+        """Stores as many clips as there are places for.
+
+        Args:
+          poses: [N, 1 + horizon, 2J].
+          actions: [N, K], one-hot.
+        """
+        places = self.poses.shape[0]
+        for variable, values in ((self.poses, poses), (self.actions, actions)):
+            values = ops.convert_to_tensor(values[:places])
+            free = [(0, places - values.shape[0])] + [(0, 0)] * (len(values.shape) - 1)
+            variable.assign(ops.cast(ops.pad(values, free), variable.dtype))
+
+    def bind(self):
+        bandwidth = self.bandwidth
+
+        def recall(poses, actions, chance):
+            """The movement of one stored clip for each pose.
+
+            Args:
+              poses: [N, 2J].
+              actions: [N, K], one-hot.
+              chance: [N] in [0, 1), which of the clips.
+
+            Returns:
+              movement [N, horizon, 2J] from the pose, and known [N, 1, 1]: whether a clip of the action is stored
+              (the movement is zero where none is).
+            """
+            stored, dtype = ops.cast(self.poses, poses.dtype), poses.dtype
+            same = ops.matmul(actions, ops.transpose(ops.cast(self.actions, dtype))) > 0.5
+            distances = _squared_distances(_centred(poses), _centred(stored[:, 0])) / (poses.shape[-1] // 2)
+            lowest = ops.cast(-1e30, dtype)
+            probabilities = ops.softmax(ops.where(same, -distances / (2 * bandwidth**2), lowest), axis=-1)
+            # The first whose cumulative share exceeds the chance; never one behind the last possible.
+            shares = ops.cumsum(probabilities, axis=-1)
+            limit = ops.minimum(ops.cast(chance, dtype), 1 - 1e-6)[:, None] * shares[:, -1:]
+            movement = ops.take(stored[:, 1:] - stored[:, :1], ops.argmax(shares > limit, axis=-1), axis=0)
+            known = ops.any(same, axis=-1)[:, None, None]
+            return ops.where(known, movement, ops.zeros_like(movement)), known
+
+        return recall
+
+
+def _centred(poses):
+    """[N, 2J] with the mean of the joints at zero."""
+    joints = ops.reshape(poses, (-1, poses.shape[-1] // 2, 2))
+    return ops.reshape(joints - ops.mean(joints, axis=1, keepdims=True), (-1, poses.shape[-1]))
+
+
+def _squared_distances(a, b):
+    """[N, D] and [M, D] -> [N, M]."""
+    squares = ops.sum(ops.square(a), axis=-1)[:, None] + ops.sum(ops.square(b), axis=-1)
+    return ops.maximum(squares - 2 * ops.matmul(a, ops.transpose(b)), 0)

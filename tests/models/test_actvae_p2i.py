@@ -128,8 +128,8 @@ def test_a_pose_network_that_keeps_clips(batch, tmp_path):
     assert np.abs(trained_in - model.flat_poses(batch["poses"])[:, :1]).max() > 0.1
     with pytest.raises(UserError, match="neighbour_clips: expected 3 .*hparams_override=neighbour_clips=3"):
         build(**{**ours, "neighbour_clips": 0}, pose_checkpoint=str(tmp_path / "poses")).begin_training()
-    with pytest.raises(UserError, match="horizon: expected 4 .*hparams_override=horizon=4"):
-        build(**ours, horizon=3, pose_checkpoint=str(tmp_path / "poses")).begin_training()
+    with pytest.raises(UserError, match="decoder_weight: expected 0.5 .*hparams_override=decoder_weight=0.5,horizon=4 "):
+        build(**ours, horizon=3, decoder_weight=1.0, pose_checkpoint=str(tmp_path / "poses")).begin_training()
 
 
 def test_mistakes_with_the_pose_checkpoint(tmp_path):

@@ -137,6 +137,22 @@ def test_a_run_of_other_settings_is_left_alone(tmp_path, train_toy, options, mes
     assert before == {p.name: p.stat().st_mtime for p in tmp_path.iterdir()}
 
 
+def test_a_run_that_a_mistake_ended_before_its_first_step_may_have_other_settings(tmp_path, train_toy, monkeypatch):
+    def refuse(model):
+        raise UserError("expected another lr")
+
+    with monkeypatch.context() as m:
+        m.setattr(Toy, "begin_training", refuse)
+        with pytest.raises(UserError, match="expected another lr"):
+            train_toy(tmp_path, "lr=0.5")
+    with folder_lock.held(tmp_path), pytest.raises(UserError, match="no other process writes now"):
+        train_toy(tmp_path, max_steps=2)
+    train_toy(tmp_path, max_steps=2)
+    assert json.loads((tmp_path / "hparams.json").read_text())["lr"] == 0.01
+    with pytest.raises(UserError, match="expected the settings that the run in it was started with; lr: 0.01"):
+        train_toy(tmp_path, "lr=0.5", max_steps=2)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, train_toy):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="expected a run folder or an empty one.*thesis.tex"):

@@ -191,15 +191,19 @@ def open_run(setting):
         "labels": setting.source.info.labels if setting.source.info else {},
     }
     fresh = (path, options.model, setting.hparams, setting.spec, options.seed)
+    new = RunFolder.create if setting.writes else RunFolder.planned
     if not tf.io.gfile.exists(os.path.join(path, "run.json")):
         others = set(tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []) - {"hparams.json"}
         others = [name for name in others if not name.startswith(".tmp-")]  # of a write that was cut off
         if others and setting.writes:
             raise UserError(f"--output_dir: expected a run folder or an empty one. Received: {path} with {min(others)}")
-        return (RunFolder.create(*fresh, **more) if setting.writes else RunFolder.planned(*fresh, **more)), 0
+        return new(*fresh, **more), 0
     run = RunFolder.open(path)
     wanted = RunFolder.planned(*fresh, **more)
     different = run.differences(wanted, CHANGEABLE)
+    if different and run.has_only_settings():  # it ended by a mistake, say in one of them, before its first step
+        with folder_lock.held(path) if setting.writes else contextlib.nullcontext():
+            return new(*fresh, **more), 0
     if different:
         raise UserError(
             f"{path}: expected the settings that the run in it was started with; {different};"

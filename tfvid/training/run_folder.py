@@ -87,6 +87,12 @@ class RunFolder:
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         return ", ".join(different[:4]) + more
 
+    def has_only_settings(self):
+        """Whether nothing was trained, or written about it, yet."""
+        names = {name.rstrip("/") for name in tf.io.gfile.listdir(self.path)}
+        saved = tf.io.gfile.isdir(self.checkpoints) and tf.io.gfile.listdir(self.checkpoints)
+        return not saved and names <= {"hparams.json", "run.json", ".lock", "checkpoints"}
+
     @property
     def model_name(self):
         """Key of `tfvid.models.MODELS`."""

@@ -99,13 +99,15 @@ class ActVAEP2I(PoseModel):
         run = RunFolder.open(path)
         if run.model_name != "actvae":
             raise UserError(f"--pose_checkpoint: expected a run of actvae. Received: {path}, a run of {run.model_name}")
-        for key in (*POSE_NETWORK_KEYS, *(NEIGHBOUR_KEYS if self.neighbours else ())):
-            ours, theirs = getattr(self.hparams, key), getattr(run.hparams, key)
-            if ours != theirs:
-                raise UserError(
-                    f"{key}: expected {theirs!r} as in --pose_checkpoint={path}. Received: {key}={ours!r};"
-                    f" --hparams_override={key}={theirs} takes it over"
-                )
+        keys = (*POSE_NETWORK_KEYS, *(NEIGHBOUR_KEYS if run.hparams.neighbour_clips else ()))
+        theirs = {key: getattr(run.hparams, key) for key in keys}
+        different = [key for key in keys if getattr(self.hparams, key) != theirs[key]]
+        if different:
+            first, values = different[0], ",".join(f"{key}={theirs[key]}" for key in different)
+            raise UserError(
+                f"{first}: expected {theirs[first]!r} as in --pose_checkpoint={path}."
+                f" Received: {first}={getattr(self.hparams, first)!r}; --hparams_override={values} takes over what differs"
+            )
         for ours, value in zip(self.pose_weights(), run.load_model().pose_weights(), strict=True):
             ours.assign(value)
 

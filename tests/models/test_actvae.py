@@ -159,6 +159,7 @@ def test_divergence_weight_of_a_sum_and_of_a_mean_agree(batch):
         ({"frame_step_conditioning": True}, "frame_step"),
         ({"flip_probability": 0.5, "flip_joints": (0, 0, 1)}, "flip_joints"),
         ({"sequence_length": 5}, "sequence_length"),
+        ({"horizon": 7}, "poses: expected at least 9 frames, the source and 8 targets for horizon=7"),
         ({"context_frames": 2, "sequence_length": 8}, "context_frames"),
     ],
 )

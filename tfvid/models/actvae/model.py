@@ -49,6 +49,11 @@ class PoseModel(VideoModel):
             raise UserError(
                 f"poses: expected [T, {h.num_joints}, 2] for num_joints={h.num_joints}. Received: {shape.as_list()}"
             )
+        if shape[0] is not None and shape[0] < 1 + h.targets:
+            raise UserError(
+                f"poses: expected at least {1 + h.targets} frames, the source and {h.targets} targets for"
+                f" horizon={h.horizon}. Received: {shape.as_list()}"
+            )
         if h.frame_step_conditioning and "frame_step" not in self.spec:
             raise UserError(
                 f"frame_step_conditioning needs frame_step in the data, received {', '.join(sorted(self.spec))}"

@@ -59,10 +59,9 @@ class ClipNeighbours(BoundLayer):
             stored, dtype = ops.cast(self.poses, poses.dtype), poses.dtype
             same = ops.matmul(actions, ops.transpose(ops.cast(self.actions, dtype))) > 0.5
             distances = _squared_distances(_centred(poses), _centred(stored[:, 0])) / (poses.shape[-1] // 2)
-            lowest = ops.cast(-1e30, dtype)
-            probabilities = ops.softmax(ops.where(same, -distances / (2 * bandwidth**2), lowest), axis=-1)
+            logits = ops.where(same, -distances / (2 * bandwidth**2), ops.cast(-1e30, dtype))
             # The first whose cumulative share exceeds the chance; never one behind the last possible.
-            shares = ops.cumsum(probabilities, axis=-1)
+            shares = ops.cumsum(ops.exp(logits - ops.max(logits, axis=-1, keepdims=True)), axis=-1)
             limit = ops.minimum(ops.cast(chance, dtype), 1 - 1e-6)[:, None] * shares[:, -1:]
             movement = ops.take(stored[:, 1:] - stored[:, :1], ops.argmax(shares > limit, axis=-1), axis=0)
             known = ops.any(same, axis=-1)[:, None, None]

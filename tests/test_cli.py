@@ -149,7 +149,8 @@ def test_commands_import_tensorflow_without_the_extras_of_keras():
         "import sys; from tfvid import cli; cli.import_tensorflow_quietly();"
         " print([m for m in ('tensorflow', 'keras', 'matplotlib', 'sklearn') if m in sys.modules]); import matplotlib"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert (done.stdout.strip(), done.stderr) == ("['tensorflow', 'keras']", "")
     scripts = sorted((pathlib.Path(__file__).parents[1] / "scripts").glob("*.py"))
     for script in scripts:

@@ -219,14 +219,14 @@ def restore_run(setting, model, checkpoints):
     if setting.writes:
         checkpoints.clean()
     step = checkpoints.restore_last()
-    if step is None:
-        model.begin_training()
-    if step is None and setting.options.checkpoint:
+    if step is not None:
+        return step
+    model.begin_training()
+    if setting.options.checkpoint:
         restore(model, weights_path(setting.options.checkpoint), optimizers=False)
         model.step.assign(0)
-    if step is None:
-        show_clips(setting, model, checkpoints)
-    return step or 0
+    show_clips(setting, model, checkpoints)
+    return 0
 
 
 def show_clips(setting, model, checkpoints):

@@ -39,11 +39,7 @@ def sample_all(model, clips, num_samples, horizon, draws):
     count = len(clips["action_class"])
     source = model.flat_poses(tf.constant(clips["poses"][:, 0]))
     condition = model.condition({k: tf.constant(v) for k, v in clips.items() if k != "poses"})
-
-    @tf.function(reduce_retracing=True)
-    def sample(source, condition, noise, chances):
-        return model.with_neighbours(model.rollout(source, condition, noise)[0], source, condition, chances)[0]
-
+    sample = tf.function(lambda *inputs: model.samples(*inputs)[0], reduce_retracing=True)
     samples = np.empty((num_samples, count, horizon, *clips["poses"].shape[2:]), np.float32)
     for s in range(num_samples):
         drawn = draws(s)

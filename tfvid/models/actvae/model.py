@@ -95,27 +95,26 @@ class PoseModel(VideoModel):
         return [*self.pose_network.weights, *(self.neighbours.weights if self.neighbours else ())]
 
     def neighbour_chances(self, draws, horizon, shape):
-        """Uniform numbers [N, *shape] for `with_neighbours`; N, and their number, is 0 where the model keeps no clips."""
+        """What `samples` takes: uniform numbers [N, *shape], N = 0 where the model keeps no clips."""
         count = -(-horizon // self.hparams.horizon) if self.neighbours else 0
         chances = [draws.uniform(f"neighbour/{i}", shape, self.wide_dtype) for i in range(count)]
         return tf.stack(chances) if chances else tf.zeros([0, *shape], self.wide_dtype)
 
-    def with_neighbours(self, poses, source, condition, chances):
-        """Rollouts mixed with the movements of training clips, where the model keeps some.
+    def samples(self, source, condition, noise, chances):
+        """Rollouts, mixed with the movements of training clips where the model keeps some.
 
         A movement is as long as the horizon of the training; another that begins in the pose reached goes on from
         its end. For an action of which no clip is kept the rollouts stay as they are.
 
         Args:
-          poses: [R, B, T, 2J].
-          source: [B, 2J].
-          condition: [B, K].
+          source, condition, noise: as `rollout` takes them, noise for T steps.
           chances: [ceil(T / horizon of the training), R, B] in [0, 1): which clips.
 
         Returns:
           [R, B, T, 2J].
         """
         h = self.hparams
+        poses, _, _ = self.rollout(source, condition, noise)
         if self.neighbours is None:
             return poses
         rollouts, shape = poses.shape[0], tf.shape(poses)
@@ -141,9 +140,8 @@ class PoseModel(VideoModel):
         source = self.flat_poses(batch["poses"][:, 0])
         shape = [num_samples, tf.shape(source)[0], self.hparams.latent_dim]
         noise = tf.stack([draws.normal(f"latent/{t}", shape, self.wide_dtype) for t in range(horizon + 1)], axis=1)
-        condition = self.condition(batch)
-        poses, _, _ = self.rollout(source, condition, noise)
-        poses = self.with_neighbours(poses, source, condition, self.neighbour_chances(draws, horizon, shape[:2]))
+        chances = self.neighbour_chances(draws, horizon, shape[:2])
+        poses = self.samples(source, self.condition(batch), noise, chances)
         return tf.reshape(poses, [num_samples, -1, horizon, self.hparams.num_joints, 2])
 
     def generate(self, batch, seed, num_samples=1, horizon=None):

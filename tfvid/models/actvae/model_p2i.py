@@ -193,9 +193,8 @@ class ActVAEP2I(PoseModel):
         """[B, horizon, 2J]: one sample of the frozen pose network for each clip."""
         horizon, batch = self.hparams.horizon, tf.shape(clip.source)[0]
         noise = draws.normal("latents", [1, horizon + 1, batch, self.hparams.latent_dim], self.wide_dtype)
-        poses, _, _ = self.rollout(clip.source, clip.condition, noise)
         chances = self.neighbour_chances(draws, horizon, [1, batch])
-        return self.with_neighbours(poses, clip.source, clip.condition, chances)[0]
+        return self.samples(clip.source, clip.condition, noise, chances)[0]
 
     def discriminator_gradients(self, clip, poses, index):
         """Against frames in `poses` ([B, J, 2] or [B, 2J]); real is target `index` in its true pose.

@@ -7,7 +7,7 @@ first pose. Not of the original program.
 
 from keras import ops
 
-from tfvid.layers.bound import BoundLayer
+from tfvid.layers.bound import BoundLayer, value_of
 
 
 class ClipNeighbours(BoundLayer):
@@ -42,13 +42,15 @@ class ClipNeighbours(BoundLayer):
             variable.assign(ops.cast(ops.pad(values, free), variable.dtype))
 
     def bind(self):
-        bandwidth = self.bandwidth
+        stored, known_actions = value_of(self.poses), ops.transpose(value_of(self.actions))
+        first, movements = _centred(stored[:, 0]), stored[:, 1:] - stored[:, :1]
+        scale = -1 / (2 * self.bandwidth**2 * (stored.shape[-1] // 2))
 
         def recall(poses, actions, chance):
             """The movement of one stored clip for each pose.
 
             Args:
-              poses: [N, 2J].
+              poses: [N, 2J], in the weights' type.
               actions: [N, K], one-hot.
               chance: [N] in [0, 1), which of the clips.
 
@@ -56,14 +58,12 @@ class ClipNeighbours(BoundLayer):
               movement [N, horizon, 2J] from the pose, and known [N, 1, 1]: whether a clip of the action is stored
               (the movement is zero where none is).
             """
-            stored, dtype = ops.cast(self.poses, poses.dtype), poses.dtype
-            same = ops.matmul(actions, ops.transpose(ops.cast(self.actions, dtype))) > 0.5
-            distances = _squared_distances(_centred(poses), _centred(stored[:, 0])) / (poses.shape[-1] // 2)
-            logits = ops.where(same, -distances / (2 * bandwidth**2), ops.cast(-1e30, dtype))
+            same = ops.matmul(actions, known_actions) > 0.5
+            logits = ops.where(same, scale * _squared_distances(_centred(poses), first), ops.cast(-1e30, poses.dtype))
             # The first whose cumulative share exceeds the chance; never one behind the last possible.
             shares = ops.cumsum(ops.exp(logits - ops.max(logits, axis=-1, keepdims=True)), axis=-1)
-            limit = ops.minimum(ops.cast(chance, dtype), 1 - 1e-6)[:, None] * shares[:, -1:]
-            movement = ops.take(stored[:, 1:] - stored[:, :1], ops.argmax(shares > limit, axis=-1), axis=0)
+            limit = ops.minimum(chance, 1 - 1e-6)[:, None] * shares[:, -1:]
+            movement = ops.take(movements, ops.argmax(shares > limit, axis=-1), axis=0)
             known = ops.any(same, axis=-1)[:, None, None]
             return ops.where(known, movement, ops.zeros_like(movement)), known
 

@@ -36,6 +36,7 @@ def run(main, may_be_empty=()):
             fail(f"expected flags only (--name=value). Received: {' '.join(argv[1:])!r}", status=2)
         logging.set_verbosity(logging.INFO if flags.FLAGS.verbosity >= 1 else logging.WARNING)
         _share_heaps()
+        _compile_in_less_memory()
         import_tensorflow_quietly()
         try:
             main()
@@ -70,6 +71,18 @@ def _share_heaps():
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt") and "MALLOC_ARENA_MAX" not in os.environ:
         libc.mallopt(_M_ARENA_MAX, max(1, (os.cpu_count() or 1) // 2))
+
+
+def _compile_in_less_memory():
+    """Lets XLA emit its loops without MLIR, which holds all of them at once: 0.1 GB less where SAVP generates.
+
+    What is compiled is as fast, and sooner there. Read when XLA compiles for the first time; a
+    --xla_cpu_use_fusion_emitters in XLA_FLAGS has the last word. It stands here, not in `tfvid`, as other libraries
+    that read XLA_FLAGS end at a flag that they do not know.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_use_fusion_emitters" not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_use_fusion_emitters=false".lstrip()
 
 
 def import_tensorflow_quietly():

@@ -68,7 +68,7 @@ def main():
     if trial.run.model_name not in ("actvae", "actvae_p2i"):
         raise UserError(f"--checkpoint: expected a run of actvae_p2i or actvae. Received: one of {trial.run.model_name}")
     action = action_number(FLAGS.action, trial) if FLAGS.clip is None else None
-    model = trial.run.load_model(trial.step)
+    model = trial.run.load_model(trial.step, training_networks=False)
     if FLAGS.clip is None:
         person = pose_videos.read_person(
             model, FLAGS.pose, action, FLAGS.image, crop_box(FLAGS.crop), FLAGS.frame_step

@@ -42,7 +42,7 @@ def main():
     source = runs.open_data([trial], FLAGS.input_dir)
     horizon = FLAGS.horizon or trial.run.hparams.horizon
     clips = evaluation.read_clips(source, FLAGS.split, trial.run.hparams, 1 + horizon)
-    model = trial.run.load_model(trial.step)
+    model = trial.run.load_model(trial.step, training_networks=False)
     result = evaluation.evaluate(model, clips, FLAGS.num_samples, horizon, FLAGS.seed, distance=FLAGS.distance)
     output = FLAGS.output or os.path.join(trial.run.path, "evaluation", f"poses_{FLAGS.split}.json")
     tf.io.gfile.makedirs(os.path.dirname(output) or ".")

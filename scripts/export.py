@@ -24,7 +24,7 @@ def main():
     from tfvid.training.run_folder import RunFolder
 
     run = RunFolder.open(_CHECKPOINT.value)
-    model = run.load_model(step=_STEP.value)
+    model = run.load_model(step=_STEP.value, training_networks=False)
     path = export(model, _EXPORT_DIR.value, _VERSION.value, run.model_name, _WARMUP.value, _BATCHING.value)
     print(path)
     for name, signature in read_signatures(path).items():

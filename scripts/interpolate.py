@@ -31,7 +31,7 @@ def main():
     from tfvid.serving import play, players
     from tfvid.training.run_folder import RunFolder
 
-    model = RunFolder.open(FLAGS.checkpoint).load_model()
+    model = RunFolder.open(FLAGS.checkpoint).load_model(training_networks=False)
     player = players.player_of(model)
     for name in ("first", "second"):
         if not 1 <= FLAGS[name].value <= player.actions_count:

@@ -143,6 +143,25 @@ def test_a_command_starts_without_the_noise_of_tensorflow(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, "3\n", "")
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "--xla_cpu_use_fusion_emitters=false"),
+        ("--xla_cpu_enable_fast_math=false", "--xla_cpu_enable_fast_math=false --xla_cpu_use_fusion_emitters=false"),
+        ("--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
+    ],
+)
+def test_xla_of_a_command_compiles_in_less_memory(given, expected):
+    code = (
+        "import os, tensorflow as tf; from tfvid import cli\n"
+        "double = tf.function(lambda x: 2 * x, jit_compile=True)\n"
+        "cli.run(lambda: print(os.environ['XLA_FLAGS'], double(tf.ones([])).numpy(), sep=': '))"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | ({"XLA_FLAGS": given} if given else {})
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert (result.returncode, result.stdout) == (0, f"{expected}: 2.0\n"), result.stderr
+
+
 def test_commands_import_tensorflow_without_the_extras_of_keras():
     """Which would take 80 MB and half of the time; each command imports it here, not at its own top."""
     code = (

@@ -93,7 +93,7 @@ def generate(setting):
     """One video of the test length from one context, batch 1."""
     source, hparams = setting.source(), setting.hparams
     horizon = hparams.long_sequence_length - hparams.context_frames
-    model = setting.build(source, trainable=False)
+    model = setting.build(source, trainable=False, training_networks=False)
     batch = next(iter(source.evaluation_batches("test", hparams, 1, length=hparams.long_sequence_length)))
     batch = {k: v for k, v in batch.items() if k not in ("valid", "index")}
 
@@ -141,10 +141,9 @@ class Setting:
         """The opened records."""
         return open_source(self.dataset, self.folder)
 
-    def build(self, source, trainable=True):
-        """The model with fresh weights."""
-        spec = source.spec(self.hparams)
-        return models.build(self.model, self.hparams, spec, seed=self.seed, trainable=trainable)
+    def build(self, source, **kinds):
+        """The model with fresh weights; `kinds` as in `tfvid.models.build`."""
+        return models.build(self.model, self.hparams, source.spec(self.hparams), seed=self.seed, **kinds)
 
 
 def memory():

@@ -91,7 +91,7 @@ class CageLatents(Preparation):
 
     @functools.cached_property
     def _model(self):
-        return self._run.load_model()
+        return self._run.load_model(training_networks=False)
 
     @functools.cached_property
     def _source(self):

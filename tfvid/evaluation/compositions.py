@@ -56,7 +56,7 @@ def open_model(checkpoint):
         raise UserError(
             f"--controls: expected --checkpoint to be a run of cage. Received: one of {trial.run.model_name}"
         )
-    return trial, trial.run.load_model(trial.step)
+    return trial, trial.run.load_model(trial.step, training_networks=False)
 
 
 def read_images(plan, grid, open_source, hparams):

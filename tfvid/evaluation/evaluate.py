@@ -104,7 +104,7 @@ def _evaluate_trial(trial, folder, source, protocol, request, clips, report):
     i, n = request.shard
     part = folder if n == 1 else os.path.join(folder, "shards", f"{i}-of-{n}")
     runs.prepare_folder(part)
-    model = trial.run.load_model(trial.step)
+    model = trial.run.load_model(trial.step, training_networks=False)
     dataset = source.evaluation_batches(
         request.split, trial.run.hparams, protocol.batch_size, length=protocol.context + protocol.horizon,
         limit=clips, shard=request.shard,

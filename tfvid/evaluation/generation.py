@@ -62,7 +62,7 @@ def generate(checkpoint, output_dir, request, input_dir=None, report=print, skip
     available = source.count(request.split, trial.run.hparams, length)
     clips = min(available, request.num_videos or available)
     runs.prepare_folder(output_dir)
-    model = trial.run.load_model(trial.step)
+    model = trial.run.load_model(trial.step, training_networks=False)
     dataset = source.evaluation_batches(
         request.split, trial.run.hparams, min(request.batch_size, clips), length=length, limit=clips,
         shard=request.shard,

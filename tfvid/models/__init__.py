@@ -29,7 +29,7 @@ def model_class(name):
     return getattr(importlib.import_module(module), cls)
 
 
-def build(name, hparams, spec, seed=0, trainable=True):
+def build(name, hparams, spec, seed=0, trainable=True, training_networks=True):
     """Builds a model with all its variables and optimiser slots.
 
     Call it under the strategy's scope that the model is to be trained with.
@@ -40,17 +40,22 @@ def build(name, hparams, spec, seed=0, trainable=True):
       spec: {key: tf.TensorSpec} of one element of the data, see `VideoModel`.
       seed: seed of the initial weights and of every draw.
       trainable: False leaves the optimisers' moments out; such a model cannot train.
+      training_networks: False leaves out what only training uses, such as discriminators.
     """
     import keras
     from keras.src.utils import naming
 
     from tfvid.models import optimizers
+    from tfvid.models.video_model import without_training_networks
 
+    if trainable and not training_networks:
+        raise ValueError("expected trainable=False without training_networks. Received: trainable=True")
     cls = model_class(name)
     # Weights are saved by path, which must not depend on what was built before.
     naming.reset_uids()
     slots = contextlib.nullcontext() if trainable else optimizers.without_slots()
-    with float_policy(hparams.precision), slots:
+    networks = contextlib.nullcontext() if training_networks else without_training_networks()
+    with float_policy(hparams.precision), slots, networks:
         keras.utils.set_random_seed(seed % 2**32)
         model = cls(hparams, spec, seed=seed)
     model.check_spec()

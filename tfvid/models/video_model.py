@@ -5,6 +5,7 @@ slot), from hyper-parameters and a description of the data, under the caller's s
 scope. `tfvid.models.build` is the one way to make one.
 """
 
+import contextlib
 import time
 import typing
 
@@ -16,6 +17,18 @@ from tfvid.hparams import HParams
 from tfvid.models import optimizers as optimizers_lib
 from tfvid.models.draws import StatelessDraws
 from tfvid.models.fused_norm import fused_batch_norm
+
+_training_networks_wanted = [True]
+
+
+@contextlib.contextmanager
+def without_training_networks():
+    """Within it a model is made without the networks that only training uses, its `TRAINING_NETWORKS`."""
+    _training_networks_wanted.append(False)
+    try:
+        yield
+    finally:
+        _training_networks_wanted.pop()
 
 
 class VideoModel(keras.Model):
@@ -43,6 +56,7 @@ class VideoModel(keras.Model):
         pipeline gives it (time axis first where there is one).
       seed: the run's seed.
       step: int64 variable, the number of finished training steps.
+      has_training_networks: False where `TRAINING_NETWORKS` were left out; such a model only generates.
       optimizers_by_name: {name: Adam}.
       host_step: `step` as a Python integer, during `fit`.
       data_wait: seconds that `fit` has waited for batches.
@@ -52,6 +66,8 @@ class VideoModel(keras.Model):
     # Keys of the batch that the model cannot do without / makes use of when present.
     REQUIRED_KEYS: typing.ClassVar[tuple] = ("images",)
     OPTIONAL_KEYS: typing.ClassVar[tuple] = ()
+    # First parts of the paths of weights that only training uses: a constructor makes them if `has_training_networks`.
+    TRAINING_NETWORKS: typing.ClassVar[tuple] = ()
 
     def __init__(self, hparams, spec, seed=0, name=None):
         super().__init__(name=name)
@@ -60,6 +76,7 @@ class VideoModel(keras.Model):
         self.hparams = hparams
         self.spec = dict(spec)
         self.seed = int(seed)
+        self.has_training_networks = _training_networks_wanted[-1]
         with tf.init_scope():
             self.step = tf.Variable(
                 0, dtype=tf.int64, trainable=False, name="step",

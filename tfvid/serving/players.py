@@ -71,7 +71,7 @@ def open_player(path):
         return _from_saved_model(path), beside(path)
     from tfvid.training.run_folder import RunFolder
 
-    return player_of(RunFolder.open(path).load_model()), beside(path)
+    return player_of(RunFolder.open(path).load_model(training_networks=False)), beside(path)
 
 
 def player_of(model):

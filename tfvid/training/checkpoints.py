@@ -65,7 +65,10 @@ def restore(model, path, optimizers=True):
 
 
 def _check_fits(model, saved, path, optimizers):
-    """UserError unless the file has exactly the model's weights (and moments), shape for shape."""
+    """UserError unless the file has exactly the model's weights (and moments), shape for shape.
+
+    Networks that only training uses may be left out of the model; what the file has of them is passed over.
+    """
     expected = {f"weights/{v.path}": v.value.shape.as_list() for v in model.weights}
     if optimizers:
         for name, optimizer in model.optimizers_by_name.items():
@@ -75,6 +78,9 @@ def _check_fits(model, saved, path, optimizers):
                 expected.update({f"optimizers/{name}/{kind}/{p}": v.shape.as_list() for p, v in state[kind].items()})
     kinds = ("weights/", "optimizers/") if optimizers else ("weights/",)
     found = {k: shape for k, shape in saved.items() if k.startswith(kinds)}
+    if not model.has_training_networks:
+        passed_over = tuple(f"weights/{name}/" for name in model.TRAINING_NETWORKS)
+        found = {k: shape for k, shape in found.items() if not k.startswith(passed_over)}
     complaints = []
     missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     shapes = sorted(k for k in set(expected) & set(found) if list(expected[k]) != list(found[k]))

@@ -108,14 +108,18 @@ class RunFolder:
         """The folder of checkpoints."""
         return os.path.join(self.path, "checkpoints")
 
-    def build_model(self, trainable=True):
-        """The model with fresh weights; call it under the strategy's scope."""
-        return models.build(self.model_name, self.hparams, self.spec, seed=self.info["seed"], trainable=trainable)
+    def build_model(self, trainable=True, training_networks=True):
+        """The model with fresh weights, see `tfvid.models.build`; call it under the strategy's scope."""
+        kinds = {"trainable": trainable, "training_networks": training_networks}
+        return models.build(self.model_name, self.hparams, self.spec, seed=self.info["seed"], **kinds)
 
-    def load_model(self, step=None):
-        """The model with the weights of the best or last checkpoint, or of the one at `step`; not to train."""
+    def load_model(self, step=None, training_networks=True):
+        """The model with the weights of the best or last checkpoint, or of the one at `step`; not to train.
+
+        `training_networks=False` leaves out what only training uses, such as discriminators.
+        """
         path = last_checkpoint(self.checkpoints, step)
-        model = self.build_model(trainable=False)
+        model = self.build_model(trainable=False, training_networks=training_networks)
         restore(model, path, optimizers=False)
         return model
 

@@ -66,6 +66,7 @@ class ActVAEP2I(PoseModel):
     HPARAMS = ActVAEP2IHParams
     REQUIRED_KEYS = ("images", "poses", "action_class")
     OPTIONAL_KEYS = ("frame_step", "masks", "boxes")
+    TRAINING_NETWORKS = ("discriminator",)
     GENERATION_KEYS = ("images", *PoseModel.GENERATION_KEYS)
 
     def __init__(self, hparams, spec, seed=0, name=None):
@@ -75,9 +76,10 @@ class ActVAEP2I(PoseModel):
         self.build_pose_network()
         self.pose_network.trainable = False
         self.generator = Generator(h.num_joints, h.num_actions, h.ngf, h.g_blocks)
-        self.discriminator = Discriminator(3 + h.num_joints, h.ndf, h.d_blocks)
+        networks = {"generator": self.generator}
+        if self.has_training_networks:
+            networks["discriminator"] = self.discriminator = Discriminator(3 + h.num_joints, h.ndf, h.d_blocks)
         self.perceptual = PerceptualVGG(h.vgg_weights, h.precision, "set vgg_weight to 0", h.vgg_widths)
-        networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.finish_build({k: self.adam(n.trainable_variables, k) for k, n in networks.items()})
 
     def begin_training(self):
@@ -108,7 +110,7 @@ class ActVAEP2I(PoseModel):
                 f"{first}: expected {theirs[first]!r} as in --pose_checkpoint={path}."
                 f" Received: {first}={getattr(self.hparams, first)!r}; --hparams_override={values} takes over what differs"
             )
-        for ours, value in zip(self.pose_weights(), run.load_model().pose_weights(), strict=True):
+        for ours, value in zip(self.pose_weights(), run.load_model(training_networks=False).pose_weights(), strict=True):
             ours.assign(value)
 
     def prepare_training(self):

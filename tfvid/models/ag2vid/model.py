@@ -45,6 +45,7 @@ class AG2Vid(VideoModel):
     HPARAMS = AG2VidHParams
     REQUIRED_KEYS = ("objects", "boxes", "timed_actions", "action_progress", "action_destinations")
     OPTIONAL_KEYS = ("images", "relations")
+    TRAINING_NETWORKS = ("discriminator",)
 
     def __init__(self, hparams, spec, seed=0, name="ag2vid"):
         super().__init__(hparams, spec, seed=seed, name=name)
@@ -74,20 +75,21 @@ class AG2Vid(VideoModel):
                 self.acts_to_objs = None if h.coupled_motion_appearance else mover("acts_to_objs")
                 self.appearance = AttributeEmbedding(h.attribute_sizes, h.appearance_dim, name="appearance")
             self._build_video()
-            with self._wide():
-                self.discriminator = ActionDiscriminator(
-                    *vocabulary,
-                    num_scales=h.num_D,
-                    width=h.ndf,
-                    num_layers=h.n_layers_D,
-                    norm=h.norm_D,
-                    name="discriminator",
-                    **graph,
-                )
             parts = [p for p in (self.acts_to_objs, self.appearance, self.video) if p is not None]
             generator = [v for part in parts for v in part.trainable_variables]
             optimizers["generator"] = self._adam(generator, "generator")
-            optimizers["discriminator"] = self._adam(self.discriminator.trainable_variables, "discriminator")
+            if self.has_training_networks:
+                with self._wide():
+                    self.discriminator = ActionDiscriminator(
+                        *vocabulary,
+                        num_scales=h.num_D,
+                        width=h.ndf,
+                        num_layers=h.n_layers_D,
+                        norm=h.norm_D,
+                        name="discriminator",
+                        **graph,
+                    )
+                optimizers["discriminator"] = self._adam(self.discriminator.trainable_variables, "discriminator")
             convolve = None
             if not tf.config.list_physical_devices("GPU"):
                 convolve, self.video.run = grouped_conv.convolve, recomputed

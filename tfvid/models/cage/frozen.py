@@ -69,7 +69,7 @@ def load_autoencoder(autoencoder, hparams, path):
             raise UserError(
                 f"{key}: expected {theirs!r} as in --autoencoder_checkpoint={path}. Received: {key}={ours!r}"
             )
-    for ours, value in zip(autoencoder.weights, run.load_model().autoencoder.weights, strict=True):
+    for ours, value in zip(autoencoder.weights, run.load_model(training_networks=False).autoencoder.weights, strict=True):
         ours.assign(value)
 
 

@@ -72,6 +72,7 @@ class CageAutoencoder(VideoModel):
     """
 
     HPARAMS = CageAutoencoderHParams
+    TRAINING_NETWORKS = ("discriminator",)
 
     def __init__(self, hparams, spec, seed=0, name="cage_autoencoder"):
         super().__init__(hparams, spec, seed=seed, name=name)
@@ -79,7 +80,7 @@ class CageAutoencoder(VideoModel):
         self.autoencoder = make_autoencoder(h)
         self._perceptual = Perceptual(h.perceptual_weights, h.precision)
         networks = {"autoencoder": self.autoencoder}
-        if h.gan_weight:
+        if h.gan_weight and self.has_training_networks:
             self.discriminator = PatchDiscriminator(h.ndf, h.d_layers)
             networks["discriminator"] = self.discriminator
         self.finish_build(

@@ -46,6 +46,7 @@ class SAVP(VideoModel):
 
     HPARAMS = SAVPHParams
     OPTIONAL_KEYS = ("actions", "states", "pix_distribs")
+    TRAINING_NETWORKS = ("discriminator",)
 
     def __init__(self, hparams, spec, seed=0, name="savp"):
         super().__init__(hparams, spec, seed, name=name)
@@ -56,7 +57,7 @@ class SAVP(VideoModel):
         optimizers = {"generator": self._adam("generator", self.generator.trainable_variables)}
         self.discriminator = self.posterior_discriminator = None
         kinds = hparams.discriminator_kinds
-        if kinds:
+        if kinds and self.has_training_networks:
             self.discriminator = self.posterior_discriminator = DiscriminatorSet("discriminator", kinds, shape, hparams)
             if hparams.nz and not hparams.use_same_discriminator:
                 with keras.name_scope("discriminator"):

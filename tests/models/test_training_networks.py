@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.models import ag2vid_tiny, cage_tiny
+from tests.toy_model import weights_of
 from tfvid import models
 from tfvid.errors import UserError
 from tfvid.training.run_folder import RunFolder
@@ -33,14 +34,10 @@ def saved(name, folder):
     values, spec = CASES[name]
     hparams = models.model_class(name).HPARAMS.from_dict(values)
     run = RunFolder.create(str(folder), name, hparams, spec)
-    whole = run.build_model()
+    whole = run.build_model(trainable=False)
     whole.step.assign(5)
     run.save_weights(whole)
     return RunFolder.open(run.path), whole
-
-
-def values_of(model):
-    return {v.path: v.numpy() for v in model.weights}
 
 
 def test_every_model_with_a_discriminator_is_tried():
@@ -50,13 +47,13 @@ def test_every_model_with_a_discriminator_is_tried():
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_to_generate_loads_all_but_the_discriminators(tmp_path, name):
     run, whole = saved(name, tmp_path)
-    light, expected = run.load_model(training_networks=False), values_of(whole)
-    left_out = expected.keys() - values_of(light).keys()
+    light, expected = run.load_model(training_networks=False), weights_of(whole)
+    left_out = expected.keys() - weights_of(light).keys()
     assert left_out and {path.split("/")[0] for path in left_out} == set(whole.TRAINING_NETWORKS)
-    assert all(np.array_equal(value, expected[path]) for path, value in values_of(light).items())
+    assert all(np.array_equal(value, expected[path]) for path, value in weights_of(light).items())
     assert int(light.step) == 5
     # Asked for nothing, a run is loaded whole.
-    assert values_of(run.load_model()).keys() == expected.keys()
+    assert weights_of(run.load_model()).keys() == expected.keys()
 
 
 def test_frames_are_those_of_the_whole_model(tmp_path):

@@ -108,9 +108,8 @@ class RunFolder:
         """The folder of checkpoints."""
         return os.path.join(self.path, "checkpoints")
 
-    def build_model(self, trainable=True, training_networks=True):
-        """The model with fresh weights, see `tfvid.models.build`; call it under the strategy's scope."""
-        kinds = {"trainable": trainable, "training_networks": training_networks}
+    def build_model(self, **kinds):
+        """The model with fresh weights; `kinds` as in `tfvid.models.build`. Call it under the strategy's scope."""
         return models.build(self.model_name, self.hparams, self.spec, seed=self.info["seed"], **kinds)
 
     def load_model(self, step=None, training_networks=True):
